@@ -1,0 +1,267 @@
+"""`actor-critic`: on-policy and pathwise; the critic's gradient reaches the actor through an estimator.
+
+Many environments, short rollouts, a layer-normalised action-value critic fitted to λ-returns of the entropy-regularised
+reward, an actor that climbs the critic through any estimator, an entropy coefficient learned against a target, and a
+bound on the divergence from the policy that collected the rollout.
+
+Reference: REPPO, Voelcker et al. 2025, arXiv:2507.11019. Differs: discrete actions through an estimator instead of a
+reparameterised Gaussian; exact entropy and divergence instead of sampled ones; a scalar critic with a squared error
+instead of a categorical one; value and policy share a minibatch and one optimiser step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gumbelrl.agents.critics import make_critic
+from gumbelrl.agents.networks import StackedMLP, flatten_parameters
+from gumbelrl.agents.returns import lambda_returns
+from gumbelrl.agents.rollout import Transition
+from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
+from gumbelrl.random import RandomStreams, derive_seed
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Settings of the actor-critic agent.
+
+    Attributes:
+        num_envs: environments of each member.
+        rollout_steps: steps of each environment between updates.
+        epochs: passes over each rollout.
+        minibatches: optimiser steps of each pass.
+        learning_rate: of Adam, for actor and critic.
+        anneal: bring the learning rate linearly to zero over the run.
+        discount: discount factor γ.
+        trace: λ of the returns; 0 is one-step, 1 is Monte-Carlo.
+        reward_scale: rewards are multiplied by this before learning; reported returns are not.
+        target_entropy: entropy that the policy is held at, as a fraction of the largest possible.
+        entropy_coefficient: where the entropy coefficient starts.
+        kl_bound: largest divergence from the policy that collected the rollout, in nats a state.
+        coefficient_rate: step of the entropy and divergence coefficients, in nats an update.
+        max_grad_norm: gradients of each member are scaled down to this norm.
+        hidden: units of each hidden layer, of actor and critic.
+    """
+
+    num_envs: int = 64
+    rollout_steps: int = 32
+    epochs: int = 4
+    minibatches: int = 4
+    learning_rate: float = 1e-3
+    anneal: bool = False
+    discount: float = 0.99
+    trace: float = 0.95
+    reward_scale: float = 0.05
+    target_entropy: float = 0.3
+    entropy_coefficient: float = 0.05
+    kl_bound: float = 0.1
+    coefficient_rate: float = 0.02
+    max_grad_norm: float = 1.0
+    hidden: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "reward_scale", "entropy_coefficient", "kl_bound", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name in ("discount", "trace", "target_entropy"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if (self.num_envs * self.rollout_steps) % self.minibatches:
+            raise ValueError(
+                f"num_envs x rollout_steps = {self.num_envs * self.rollout_steps} must be divisible by "
+                f"minibatches = {self.minibatches}"
+            )
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
+
+
+class ActorCritic:
+    """M members that learn side by side; see the module's docstring.
+
+    Args:
+        config: settings, the same for all members.
+        layout: the action space.
+        num_features: length of an observation vector.
+        seeds: one a member; decides its initial weights and all its noise.
+        estimator: a name in `gumbelrl.policies.ESTIMATORS`.
+        critic: a name in `gumbelrl.agents.critics.CRITICS`.
+        device: where everything lives.
+    """
+
+    def __init__(
+        self,
+        config: ActorCriticConfig,
+        *,
+        layout: ActionLayout,
+        num_features: int,
+        seeds: Sequence[int],
+        estimator: str = "gumbel",
+        critic: str = "linear",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.layout, self.num_members = config, layout, len(seeds)
+        self.estimator = ESTIMATORS[estimator]
+        self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
+        num_logits = layout.num_groups * layout.num_choices
+        self.actor = StackedMLP(self.streams, num_features, num_logits, hidden=config.hidden, last_gain=0.01)
+        self.critic = make_critic(critic, self.streams, num_features, layout, hidden=config.hidden)
+        self.flat = flatten_parameters([self.actor, self.critic], num_members=self.num_members)
+        self.optimizer = torch.optim.Adam([self.flat], lr=config.learning_rate, fused=True)
+        start = torch.full((self.num_members,), math.log(config.entropy_coefficient), device=device)
+        self.log_entropy_coefficient, self.log_kl_coefficient = start, torch.zeros_like(start)
+        self.max_entropy = float(sum(math.log(count) for count in layout.choice_counts)) or 1.0
+        self.temperature = 1.0
+
+    # Acting ---------------------------------------------------------------------------------------------------------
+
+    def logits(self, observation: Tensor) -> Float[Tensor, "member batch group choice"]:
+        return self.actor(observation).unflatten(-1, (self.layout.num_groups, self.layout.num_choices))
+
+    def policy(self, observation: Tensor, mask: Bool[Tensor, "member batch group choice"] | None) -> CategoricalPolicy:
+        return CategoricalPolicy(self.logits(observation), self.layout.merge_mask(mask))
+
+    def rollout_noise(self) -> Float[Tensor, "time member env group choice"]:
+        """Return the Gumbel noise of a whole rollout: one draw instead of one a step."""
+        config, layout = self.config, self.layout
+        shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
+        return -torch.log(self.streams.exponential(*shape)).transpose(0, 1)
+
+    def set_progress(self, progress: float, *, temperature: float) -> None:
+        """Set what depends on how much of the run is over: the temperature and the learning rate."""
+        self.temperature = temperature
+        if self.config.anneal:
+            self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * (1.0 - progress)
+
+    # Learning -------------------------------------------------------------------------------------------------------
+
+    def update(self, rollout: Transition) -> dict[str, Tensor]:
+        """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
+        data = self._flatten(rollout, self._targets(rollout))
+        config = self.config
+        metrics: dict[str, Tensor] = {}
+        for _ in range(config.epochs):
+            order = self.streams.permutation(data["target"].shape[1])
+            shuffled = {name: _take(column, order) for name, column in data.items()}
+            size = order.shape[1] // config.minibatches
+            for start in range(0, order.shape[1], size):
+                metrics = self._step({name: column[:, start : start + size] for name, column in shuffled.items()})
+        return metrics
+
+    @torch.no_grad()
+    def _targets(self, rollout: Transition) -> Float[Tensor, "time member env"]:
+        """Return the λ-returns of the entropy-regularised reward (REPPO, equation 5)."""
+        time = rollout.reward.shape[0]
+
+        def fold(x: Tensor) -> Tensor:  # [time, member, env, ...] -> [member, time·env, ...]
+            return x.transpose(0, 1).flatten(1, 2)
+
+        observation = fold(rollout.final_observation)
+        mask = None if rollout.final_mask is None else fold(rollout.final_mask)
+        policy = self.policy(observation, mask)
+        value = self.critic(observation)
+        v_tp1 = self.critic.expected_value(value, policy.probs, policy.sample(generator=self.streams))
+        v_tp1 = v_tp1 + self.log_entropy_coefficient.exp().unsqueeze(1) * policy.entropy()
+        return lambda_returns(
+            rollout.reward * self.config.reward_scale,
+            v_tp1.unflatten(1, (time, -1)).transpose(0, 1),
+            rollout.terminated,
+            rollout.truncated,
+            discount=self.config.discount,
+            trace=self.config.trace,
+        )
+
+    @staticmethod
+    def _flatten(rollout: Transition, target: Tensor) -> dict[str, Tensor]:
+        columns = {
+            "observation": rollout.observation,
+            "logits": rollout.logits,
+            "action": rollout.action,
+            "target": target,
+        }
+        if rollout.mask is not None:
+            columns["mask"] = rollout.mask
+        return {name: column.transpose(0, 1).flatten(1, 2) for name, column in columns.items()}
+
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make one optimiser step on a minibatch `[member, batch, ...]`."""
+        config, mask = self.config, self.layout.merge_mask(batch.get("mask"))
+        policy = CategoricalPolicy(self.logits(batch["observation"]), mask)
+        behaviour = CategoricalPolicy(batch["logits"], mask)
+        value = self.critic(batch["observation"])
+
+        weight = self.streams.uniform(batch["target"].shape[1]) if self.critic.interpolates else batch["target"]
+        fitted = value(self.critic.training_action(batch["action"], behaviour.probs, weight))
+        critic_loss = 0.5 * (fitted - batch["target"]).square().mean(1)
+
+        estimate = self.estimator(
+            policy.logits, value, temperature=self.temperature, mask=mask, generator=self.streams
+        )
+        entropy, kl = policy.entropy(), behaviour.kl(policy)
+        entropy_coefficient = self.log_entropy_coefficient.exp().unsqueeze(1)
+        climb = estimate.objective + entropy_coefficient * entropy
+        # REPPO, equation 9: a state whose policy has moved too far is only brought back.
+        actor_loss = torch.where(kl < config.kl_bound, -climb, self.log_kl_coefficient.exp().unsqueeze(1) * kl).mean(1)
+
+        gradient = self.flat.grad
+        assert gradient is not None
+        gradient.zero_()
+        # Summed, not averaged: each member's gradient is then what it would be alone.
+        (critic_loss + actor_loss).sum().backward()
+        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+        gradient.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        self.optimizer.step()
+        with torch.no_grad():
+            mean_entropy, mean_kl = entropy.mean(1), kl.mean(1)
+            rate, target = config.coefficient_rate, config.target_entropy * self.max_entropy
+            self.log_entropy_coefficient.add_((target - mean_entropy) / self.max_entropy, alpha=rate)
+            self.log_kl_coefficient.add_((mean_kl / config.kl_bound - 1.0).clamp(-1.0, 1.0), alpha=rate)
+        return {
+            "train/critic_loss": critic_loss.detach(),
+            "train/value": fitted.detach().mean(1),
+            "policy/entropy": mean_entropy,
+            "policy/kl": mean_kl,
+            "policy/entropy_coefficient": entropy_coefficient.squeeze(1),
+            "policy/kl_coefficient": self.log_kl_coefficient.exp(),
+            "gradient/norm": norm.squeeze(1),
+            "policy/probs": policy.probs.detach(),
+        }
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.optimizer.state[self.flat]
+        return {
+            "parameters": self.flat.detach(),
+            "optimizer": {name: value for name, value in state.items()},
+            "log_entropy_coefficient": self.log_entropy_coefficient,
+            "log_kl_coefficient": self.log_kl_coefficient,
+            "streams": self.streams.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self.flat.copy_(state["parameters"])
+            self.log_entropy_coefficient.copy_(state["log_entropy_coefficient"])
+            self.log_kl_coefficient.copy_(state["log_kl_coefficient"])
+        self.optimizer.state[self.flat] = {
+            name: value.to(self.flat.device) for name, value in state["optimizer"].items()
+        }
+        self.streams.load_state_dict(state["streams"])
+
+
+def _take(column: Tensor, order: Tensor) -> Tensor:
+    """Return the rows of `column` `[member, row, ...]` in each member's own `order` `[member, row]`."""
+    member = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
+    return column[member, order]
+
+

@@ -1,0 +1,54 @@
+"""Returns of finished episodes, kept on the device."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+WINDOW = 100
+
+
+class EpisodeStatistics:
+    """The last `WINDOW` episode returns and lengths of each member, without a host synchronisation.
+
+    Every shape is fixed: an episode that did not finish is written to a spare slot behind the window.
+    """
+
+    def __init__(self, num_members: int, num_envs: int, *, device: torch.device | str = "cpu") -> None:
+        self.running = torch.zeros(2, num_members, num_envs, device=device)
+        self.window = torch.zeros(2, num_members, WINDOW + 1, device=device)
+        self.count = torch.zeros(num_members, dtype=torch.int64, device=device)
+
+    def record(self, reward: Float[Tensor, "time member env"], finished: Bool[Tensor, "time member env"]) -> None:
+        """Add a rollout."""
+        ended = []
+        for r_t, finished_t in zip(reward, finished, strict=True):
+            self.running[0] += r_t
+            self.running[1] += 1
+            ended.append(self.running.clone())
+            self.running.mul_(~finished_t)
+        # Order episodes by the time they ended; only the last WINDOW of them keep a slot.
+        values = torch.stack(ended, dim=2).flatten(2)  # [2, member, time·env]
+        flags = finished.transpose(0, 1).flatten(1)
+        rank = flags.cumsum(1)
+        total = rank[:, -1:]
+        slot = (self.count.unsqueeze(1) + rank - 1) % WINDOW
+        slot = torch.where(flags & (rank > total - WINDOW), slot, WINDOW)
+        self.window.scatter_(2, slot.expand(2, -1, -1), values)
+        self.count += total.squeeze(1)
+
+    def means(self) -> tuple[Float[Tensor, " member"], Float[Tensor, " member"]]:
+        """Return the mean return and length over the window; NaN for a member that finished no episode."""
+        filled = self.count.clamp(max=WINDOW)
+        valid = torch.arange(WINDOW, device=self.count.device) < filled.unsqueeze(1)
+        sums = (self.window[..., :WINDOW] * valid).sum(2)
+        means = sums / filled
+        return means[0], means[1]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"running": self.running, "window": self.window, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)

@@ -1,0 +1,416 @@
+"""A run from its settings to its folder: check, build, train, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gumbelrl
+from gumbelrl.agents.actor_critic import ActorCriticConfig
+from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten_state
+from gumbelrl.agents.critics import CRITICS
+from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.evaluation import evaluate
+from gumbelrl.agents.progress import Progress, format_seconds
+from gumbelrl.agents.registry import AGENTS
+from gumbelrl.agents.tracking import JsonLines, read_metrics
+from gumbelrl.agents.training import Trainer
+from gumbelrl.envs import BatchedEnv, make
+from gumbelrl.policies import ESTIMATORS, ActionLayout, parse_temperature
+
+TRACK_MODES = ("auto", "online", "offline", "off")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one run is; see `train.py --help`. `agent_config` are the agent's own settings."""
+
+    env: str = "CartPole-v1"
+    policy: str = "gumbel"
+    agent: str = "actor-critic"
+    critic: str = "linear"
+    temperature: str = "1.0"
+    seeds: tuple[int, ...] = (0,)
+    total_steps: int = 131_072
+    device: str = "auto"
+    output: Path | None = None
+    track: str = "auto"
+    evaluation_episodes: int = 100
+    log_interval: int = 2048
+    checkpoint_interval: int = 32_768
+    native: bool = True
+    agent_config: Any = field(default_factory=ActorCriticConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
+        entry = AGENTS[choose("agent", str(data["agent"]), AGENTS)]
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in data["agent_config"].items()}
+        known = set(cls.__dataclass_fields__) - {"agent_config"}
+        fields = {name: value for name, value in data.items() if name in known}
+        fields |= {"seeds": tuple(data["seeds"]), "output": Path(data["output"])}
+        return cls(**fields, agent_config=entry.config(**settings))
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse what cannot run, before anything is made.
+
+    Raises:
+        RunError: with a sentence that says what is wrong and what would be right.
+    """
+    choose("policy", config.policy, ESTIMATORS)
+    choose("agent", config.agent, AGENTS)
+    choose("critic", config.critic, CRITICS)
+    if not config.seeds:
+        raise RunError("no seed given: name at least one, such as --seeds 0 or --seeds 0..9")
+    repeated = sorted({seed for seed in config.seeds if config.seeds.count(seed) > 1})
+    if repeated:
+        raise RunError(f"seed {repeated[0]} is given more than once: members with equal seeds would be copies")
+    if min(config.seeds) < 0:
+        raise RunError(f"seeds must not be negative, got {min(config.seeds)}")
+    for name in ("total_steps", "evaluation_episodes", "log_interval", "checkpoint_interval"):
+        if getattr(config, name) < 1:
+            raise RunError(f"{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if config.device not in DEVICES:
+        raise RunError(f"unknown device {config.device!r}; choose one of {', '.join(DEVICES)}")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device cuda: this machine has no CUDA device that PyTorch can use; --device cpu would run")
+    if config.track not in TRACK_MODES:
+        raise RunError(f"unknown --track {config.track!r}; choose one of {', '.join(TRACK_MODES)}")
+    try:
+        parse_temperature(config.temperature)
+    except ValueError as error:
+        raise RunError(f"--temperature {config.temperature}: {error}") from error
+
+
+class Experiment:
+    """One run: its environments, agent, loop, folder and sinks."""
+
+    def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
+        check_config(config)
+        self.config = config
+        self.device = torch.device(
+            "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
+        )
+        env = self.make_env(len(config.seeds) * config.agent_config.num_envs)
+        try:
+            self.layout = ActionLayout.from_space(env.single_action_space).to(self.device)
+        except (TypeError, ValueError) as error:
+            raise RunError(f"--env {config.env}: {error}") from error
+        self.threshold = reward_threshold(config.env)
+        self.folder = config.output or default_folder(config)
+        self.run_ids = [uuid.uuid4().hex[:8] for _ in config.seeds]
+        self.schedule = parse_temperature(config.temperature)
+        num_features = int(np.prod(env.single_observation_space.shape or (1,)))
+        agent = AGENTS[config.agent].agent(
+            config.agent_config,
+            layout=self.layout,
+            num_features=num_features,
+            seeds=config.seeds,
+            estimator=config.policy,
+            critic=config.critic,
+            device=self.device,
+        )
+        self.trainer = Trainer(
+            agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=self.schedule.value
+        )
+        self.store = CheckpointStore(self.folder / "checkpoints")
+        self.solved_at: list[int | None] = [None] * len(config.seeds)
+        self.seconds = 0.0
+        self.sinks: list[Any] = []
+        if resume:
+            self._load()
+        else:
+            claim_folder(self.folder)
+            text = json.dumps({**config.to_json(), "gumbelrl": gumbelrl.__version__, "torch": torch.__version__}, indent=2)
+            (self.folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def make_env(self, num_envs: int) -> BatchedEnv:
+        try:
+            return make(self.config.env, num_envs=num_envs, device=self.device, native=self.config.native)
+        except ValueError as error:
+            raise RunError(f"--env: {error}") from error
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Train, evaluate and save; return what `results.json` holds."""
+        config, trainer = self.config, self.trainer
+        self._open_sinks()
+        failed = True
+        try:
+            with stop_on_interrupt() as stop:
+                self._train(stop)
+            if stop:
+                self.save()
+                failed = False
+                raise KeyboardInterrupt
+            results = self._evaluate()
+            failed = False
+        except RunError as error:
+            raise RunError(f"{error}. {self._last_good()}") from error
+        finally:
+            for sink in self.sinks:
+                sink.close(failed=failed)
+        del config, trainer
+        return results
+
+    def _train(self, stop: list[int]) -> None:
+        config, trainer = self.config, self.trainer
+        next_log = next_save = trainer.step
+        next_save += config.checkpoint_interval
+        start = time.perf_counter() - self.seconds
+        with Progress(config.total_steps, num_members=len(config.seeds), start_step=trainer.step) as progress:
+            while not trainer.finished and not stop:
+                metrics = trainer.iterate()
+                if trainer.step >= next_log or trainer.finished:
+                    next_log = trainer.step + config.log_interval
+                    self.seconds = time.perf_counter() - start
+                    progress.update(trainer.step, self._log(metrics))
+                if trainer.step >= next_save or trainer.finished:
+                    next_save = trainer.step + config.checkpoint_interval
+                    self.save()
+
+    def _log(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Write one row a member; return the means over members."""
+        trainer, config = self.trainer, self.config
+        arrays = {name: value.detach().cpu().numpy() for name, value in metrics.items()}
+        probs = arrays.pop("policy/probs")
+        rows = []
+        for member in range(len(config.seeds)):
+            row: dict[str, float] = {"step": trainer.step}
+            row |= {name: float(value[member]) for name, value in arrays.items()}
+            row["policy/temperature"] = self.trainer.agent.temperature
+            row["time/seconds"] = round(self.seconds, 3)
+            if self.threshold is not None and self.solved_at[member] is None:
+                enough = row["train/episodes"] >= 100 and row["train/return"] >= self.threshold
+                self.solved_at[member] = trainer.step if enough else None
+            histograms = action_histograms(probs[member])
+            for sink in self.sinks:
+                sink.log(member, row, histograms)
+            rows.append(row)
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _evaluate(self) -> dict[str, Any]:
+        config = self.config
+        count = config.evaluation_episodes
+        print(f"evaluating {count} episodes a seed, sampled and greedy …", flush=True)
+        returns = {
+            kind: evaluate(
+                self.trainer.agent, self.make_env, seeds=config.seeds, episodes=count, greedy=kind == "greedy"
+            ).cpu().numpy()
+            for kind in ("sampled", "greedy")
+        }
+        members = []
+        for index, seed in enumerate(config.seeds):
+            entry: dict[str, Any] = {"seed": seed, "steps": self.trainer.step, "solved_at": self.solved_at[index]}
+            for kind, values in returns.items():
+                entry[f"eval/{kind}_return"] = float(values[index].mean())
+                entry[f"eval/{kind}_return_std"] = float(values[index].std())
+            members.append(entry)
+            for sink in self.sinks:
+                sink.summarise(index, entry)
+        results = {
+            "env": config.env,
+            "policy": config.policy,
+            "agent": config.agent,
+            "critic": config.critic,
+            "evaluation_episodes": count,
+            "train_seconds": round(self.seconds, 3),
+            "threads": torch.get_num_threads(),
+            "machine": platform.processor() or platform.machine(),
+            "members": members,
+        }
+        write_whole(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        self._plot()
+        return results
+
+    def _plot(self) -> None:
+        from gumbelrl.agents.plots import plot_learning_curve
+
+        config = self.config
+        self.sinks[0].flush()
+        title = f"{config.env} · {config.agent} · {config.policy} ({config.critic} critic)"
+        metrics = read_metrics(self.folder / "metrics.jsonl")
+        plot_learning_curve(self.folder / "learning_curve.png", metrics, title=title, threshold=self.threshold)
+
+    # Saving ---------------------------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        for sink in self.sinks:
+            if isinstance(sink, JsonLines):
+                sink.flush()
+        tensors, state = flatten_state(self.trainer.state_dict())
+        config = self.config.to_json()
+        metadata = {
+            "state": state,
+            "run": {name: config[name] for name in ("env", "policy", "agent", "critic", "seeds", "agent_config")},
+            "run_ids": self.run_ids,
+            "solved_at": self.solved_at,
+            "seconds": self.seconds,
+        }
+        return self.store.save(self.trainer.step, tensors, metadata)
+
+    def _load(self) -> None:
+        checkpoint = self.store.latest(device=self.device)
+        config, saved = self.config.to_json(), checkpoint.metadata["run"]
+        for name, value in saved.items():
+            if json.loads(json.dumps(config[name])) != value:
+                raise RunError(
+                    f"the checkpoint in {self.folder} is of {name} = {value}, but config.json there says {config[name]}"
+                )
+        self.trainer.load_state_dict(unflatten_state(checkpoint.tensors, checkpoint.metadata["state"]))
+        self.run_ids = checkpoint.metadata["run_ids"]
+        self.solved_at = checkpoint.metadata["solved_at"]
+        self.seconds = checkpoint.metadata["seconds"]
+
+    def _last_good(self) -> str:
+        try:
+            self.store.latest()
+        except ValueError:
+            return "No checkpoint had been written yet"
+        return f"The last good checkpoint is in {self.store.root}; `python train.py --resume {self.folder}` starts from it"
+
+    def _open_sinks(self) -> None:
+        config = self.config
+        resume_step = self.trainer.step or None
+        self.sinks = [JsonLines(self.folder / "metrics.jsonl", config.seeds, resume_step=resume_step)]
+        if config.track == "off":
+            return
+        from gumbelrl.agents.tracking_wandb import WandbSink
+
+        base = f"{config.env}-{config.agent}-{config.policy}"
+        self.sinks.append(
+            WandbSink(
+                self.folder,
+                mode=config.track,
+                project="gumbelrl",
+                group=f"{base}-{self.folder.name}",
+                names=[f"{base}-seed{seed}" for seed in config.seeds],
+                run_ids=self.run_ids,
+                configs=[{**config.to_json(), "seed": seed} for seed in config.seeds],
+                tags=[config.env, config.agent, config.policy, config.critic],
+            )
+        )
+
+
+def action_histograms(probs: np.ndarray, most: int = 32) -> dict[str, np.ndarray]:
+    """Return name -> probabilities of each choice over a minibatch `[batch, group, choice]`, `most` at the most."""
+    _, groups, choices = probs.shape
+    pairs = [(group, choice) for group in range(groups) for choice in range(choices)][:most]
+    if groups == 1:
+        return {f"policy/probs/{choice}": probs[:, 0, choice] for _, choice in pairs}
+    return {f"policy/probs/{group}.{choice}": probs[:, group, choice] for group, choice in pairs}
+
+
+def reward_threshold(env: str) -> float | None:
+    """Return the return at which gymnasium calls `env` solved, if it says so."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(env)
+    return None if spec is None else spec.reward_threshold
+
+
+def default_folder(config: RunConfig) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{config.env.replace('/', '-')}_{config.agent}_{config.policy}_{stamp}"
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the run's folder; one that holds a run is left alone.
+
+    Raises:
+        RunError: the folder holds another run, or something that is not a folder is in the way.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "another run" if (folder / "config.json").exists() else "other files"
+        raise RunError(
+            f"the output folder {folder} holds {what}: name another with --output, "
+            f"or go on with that run by --resume {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load_experiment(folder: Path) -> Experiment:
+    """Return the run in `folder` as it was at its last checkpoint.
+
+    Raises:
+        RunError: there is no run there, or its checkpoint is damaged, foreign or newer; nothing is overwritten.
+    """
+    path = folder / "config.json"
+    try:
+        config = RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RunError(f"--resume {folder}: there is no run there (no {path})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"--resume {folder}: {path} is not a run's configuration ({error})") from error
+    try:
+        return Experiment(replace(config, output=folder), resume=True)
+    except RunError:
+        raise
+    except ValueError as error:
+        raise RunError(f"--resume {folder}: {error}") from error
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[list[int]]:
+    """Collect interrupts in a list that the loop looks at, so that an iteration is never cut in two."""
+    stop: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if stop:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        stop.append(signum)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float) -> None:
+    """Print what a person wants to know at the end of a run."""
+    folder, members = experiment.folder, results["members"]
+    print()
+    print(f"{'seed':>6} {'sampled return':>18} {'greedy return':>18} {'solved at step':>16}")
+    for member in members:
+        solved = f"{member['solved_at']:,}" if member["solved_at"] else "–"
+        cells = [
+            f"{member[f'eval/{kind}_return']:.1f} ± {member[f'eval/{kind}_return_std']:.1f}"
+            for kind in ("sampled", "greedy")
+        ]
+        print(f"{member['seed']:>6} {cells[0]:>18} {cells[1]:>18} {solved:>16}")
+    print()
+    print(f"trained in {results['train_seconds']:.1f} s ({format_seconds(seconds)} in all); saved in {folder}/")
+    print("  config.json  metrics.jsonl  results.json  learning_curve.png  checkpoints/")
+    if experiment.config.track != "off":
+        print(f"look at the curves:  wandb leet {folder / 'wandb'}")
+    sys.stdout.flush()

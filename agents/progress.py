@@ -1,0 +1,86 @@
+"""What a person sees while training runs: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+PLAIN_INTERVAL_S = 2.0
+
+
+def format_seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Shows steps, steps/s, return, entropy, temperature and time left.
+
+    Args:
+        total_steps: steps of each member; `num_members` are trained at once.
+        start_step: where a resumed run begins.
+    """
+
+    def __init__(
+        self, total_steps: int, *, num_members: int = 1, start_step: int = 0, stream: TextIO = sys.stdout
+    ) -> None:
+        self.total_steps, self.num_members, self.start_step, self.stream = total_steps, num_members, start_step, stream
+        self.start = self.last = time.perf_counter()
+        self.live: Any = None
+        if stream.isatty():
+            from rich.live import Live
+
+            self.live = Live(refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.__exit__(kind, error, trace)
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        now = time.perf_counter()
+        final = step >= self.total_steps
+        if self.live is None and now - self.last < PLAIN_INTERVAL_S and not final:
+            return
+        self.last = now
+        fields = self._fields(step, now - self.start, metrics)
+        if self.live is None:
+            print("  ".join(f"{name} {value}" for name, value in fields.items()), file=self.stream, flush=True)
+        else:
+            self.live.update(self._panel(step, fields))
+
+    def _fields(self, step: int, elapsed: float, metrics: Mapping[str, float]) -> dict[str, str]:
+        rate = (step - self.start_step) / max(elapsed, 1e-9)
+        left = (self.total_steps - step) / max(rate, 1e-9)
+        members = f" x {self.num_members}" if self.num_members > 1 else ""
+        shown = metrics["train/return"]
+        return {
+            "steps": f"{step:>9,}{members}",
+            "steps/s": f"{rate * self.num_members:>8,.0f}",
+            "return": f"{shown:>8.1f}" if shown == shown else "       –",
+            "entropy": f"{metrics['policy/entropy']:.3f}",
+            "temperature": f"{metrics['policy/temperature']:.2f}",
+            "left": format_seconds(max(left, 0.0)),
+        }
+
+    def _panel(self, step: int, fields: Mapping[str, str]) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 3))
+        for name in fields:
+            table.add_column(name, justify="right")
+        table.add_row(*(f"[dim]{name}[/]" for name in fields))
+        table.add_row(*(value.strip() for value in fields.values()))
+        return Group(ProgressBar(total=self.total_steps, completed=min(step, self.total_steps), width=72), table)

@@ -1,0 +1,34 @@
+"""What an on-policy agent learns from: the last few steps of every environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of every environment, `[member, env, ...]`; a rollout is the same with `time` in front.
+
+    `final_observation` is what the step led to before any reset, `final_mask` the choices that were valid there.
+    `logits` are those of the policy that acted. Masks are None where every choice is always valid.
+    """
+
+    observation: Float[Tensor, "*time member env feature"]
+    logits: Float[Tensor, "*time member env group choice"]
+    action: Float[Tensor, "*time member env group choice"]
+    reward: Float[Tensor, "*time member env"]
+    terminated: Bool[Tensor, "*time member env"]
+    truncated: Bool[Tensor, "*time member env"]
+    final_observation: Float[Tensor, "*time member env feature"]
+    mask: Bool[Tensor, "*time member env group choice"] | None = None
+    final_mask: Bool[Tensor, "*time member env group choice"] | None = None
+
+
+def stack_rollout(transitions: list[Transition]) -> Transition:
+    """Return the transitions as one, with a leading time axis."""
+    columns = {name: [getattr(step, name) for step in transitions] for name in Transition.__dataclass_fields__}
+    return Transition(**{name: None if rows[0] is None else torch.stack(rows) for name, rows in columns.items()})

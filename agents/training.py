@@ -1,0 +1,150 @@
+"""The loop: collect a rollout, learn from it, again. One iteration has fixed shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gumbelrl.agents.actor_critic import ActorCritic
+from gumbelrl.agents.episodes import EpisodeStatistics
+from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.rollout import Transition, stack_rollout
+from gumbelrl.envs import BatchedEnv
+from gumbelrl.policies import ActionLayout
+from gumbelrl.random import derive_seed
+
+
+def env_seeds(seeds: tuple[int, ...], num_envs: int, purpose: str) -> list[int]:
+    """Return a seed for each environment, members in order; a member's depend on its own seed only."""
+    return [derive_seed(seed, purpose, index) for seed in seeds for index in range(num_envs)]
+
+
+class Trainer:
+    """An agent and its environments: `members × num_envs` of them, members in order.
+
+    Args:
+        temperature: the temperature as a function of (progress in [0, 1], steps taken).
+        total_steps: environment steps of each member over the whole run.
+    """
+
+    def __init__(
+        self,
+        agent: ActorCritic,
+        env: BatchedEnv,
+        *,
+        seeds: tuple[int, ...],
+        total_steps: int,
+        temperature: Callable[[float, int], float],
+    ) -> None:
+        self.agent, self.env, self.seeds, self.temperature = agent, env, seeds, temperature
+        self.total_steps, self.step = total_steps, 0
+        self.num_members, self.num_envs = len(seeds), agent.config.num_envs
+        self.steps_per_iteration = self.num_envs * agent.config.rollout_steps
+        self.statistics = EpisodeStatistics(self.num_members, self.num_envs, device=env.device)
+        observation = env.reset(env_seeds(seeds, self.num_envs, "environment"))
+        self.observation = self._members(observation, feature=True)
+        self.mask = self._mask(env.info, "action_mask")
+
+    def _members(self, rows: Tensor, *, feature: bool = False) -> Tensor:
+        """[member·env, ...] -> [member, env, ...], observations flattened to a vector of float32."""
+        if feature:
+            rows = rows.flatten(1).to(torch.float32)
+        return rows.unflatten(0, (self.num_members, self.num_envs))
+
+    def _mask(self, info: dict[str, Tensor], key: str) -> Bool[Tensor, "member env group choice"] | None:
+        return split_mask(self.agent.layout, info, key, self.num_members)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+    def iterate(self) -> dict[str, Tensor]:
+        """Collect one rollout and learn from it; return metrics, each `[member, ...]`, still on the device."""
+        progress = min(self.step / self.total_steps, 1.0)
+        self.agent.set_progress(progress, temperature=self.temperature(progress, self.step))
+        rollout = self.collect()
+        self._check(rollout)
+        metrics = self.agent.update(rollout)
+        self.step += self.steps_per_iteration
+        metrics["train/return"], metrics["train/length"] = self.statistics.means()
+        metrics["train/episodes"] = self.statistics.count
+        return metrics
+
+    @torch.no_grad()
+    def collect(self) -> Transition:
+        noise = self.agent.rollout_noise()
+        steps = [self._act(noise_t, t) for t, noise_t in enumerate(noise)]
+        rollout = stack_rollout(steps)
+        self.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
+        return rollout
+
+    def _act(self, noise: Float[Tensor, "member env group choice"], t: int) -> Transition:
+        observation, mask, layout = self.observation, self.mask, self.agent.layout
+        if mask is not None:
+            check_mask(layout, mask, self.step + t * self.num_envs)
+        policy = self.agent.policy(observation, mask)
+        action = policy.sample(noise=noise)
+        step = self.env.step(layout.from_one_hot(action).flatten(0, 1))
+        self.observation = self._members(step.observation, feature=True)
+        self.mask = self._mask(step.info, "action_mask")
+        final_mask = self._mask(step.info, "final_action_mask")
+        return Transition(
+            observation=observation,
+            logits=policy.logits,
+            action=action,
+            reward=self._members(step.reward),
+            terminated=self._members(step.terminated),
+            truncated=self._members(step.truncated),
+            final_observation=self._members(step.final_observation, feature=True),
+            mask=mask,
+            final_mask=self.mask if final_mask is None else final_mask,
+        )
+
+    def _check(self, rollout: Transition) -> None:
+        """Refuse to learn from what is not finite; one host synchronisation an iteration."""
+        for name, values in (("observation", rollout.final_observation), ("reward", rollout.reward)):
+            finite = values.isfinite()
+            if not bool(finite.all()):
+                time, member, env = (int(i) for i in (~finite).nonzero()[0, :3])
+                raise RunError(
+                    f"{name} is not finite ({values[time, member, env].flatten()[:8].tolist()}) in environment {env} "
+                    f"of seed {self.seeds[member]}, at step {self.step + time * self.num_envs + env} of that member"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "agent": self.agent.state_dict(),
+            "environment": self.env.state_dict(),
+            "statistics": self.statistics.state_dict(),
+            "observation": self.observation,
+            "mask": self.mask,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.env.load_state_dict(state["environment"])
+        self.statistics.load_state_dict(state["statistics"])
+        self.observation, self.mask, self.step = state["observation"], state["mask"], state["step"]
+
+
+def split_mask(
+    layout: ActionLayout, info: dict[str, Tensor], key: str, num_members: int
+) -> Bool[Tensor, "member env group choice"] | None:
+    """Return the mask that an environment gave, in the layout's shape, or None where it gave none."""
+    if key not in info:
+        return None
+    mask = layout.merge_mask(info[key])
+    assert mask is not None
+    return mask.unflatten(0, (num_members, -1))
+
+
+def check_mask(layout: ActionLayout, mask: Tensor, step: int) -> None:
+    try:
+        layout.check_mask(mask.flatten(0, 1))
+    except ValueError as error:
+        raise RunError(f"at step {step}: {error}") from error
