@@ -1,0 +1,66 @@
+"""The noise: every random number that turns logits into an action, in float32 whatever the logits are."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gumbelrl.random import RandomStreams
+
+Generator: TypeAlias = torch.Generator | RandomStreams | None
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def exponential(shape: torch.Size, *, generator: Generator, device: torch.device) -> Float[Tensor, "*shape"]:
+    """Return standard exponential noise in float32, above zero and finite.
+
+    Args:
+        shape: of logits, `[..., group, choice]`; `[..., member, batch, group, choice]` with `RandomStreams`, whose
+            rows are the members.
+        generator: a `torch.Generator`, None for torch's global one, or one stream a member.
+
+    Raises:
+        ValueError: the streams are not one a member.
+    """
+    if isinstance(generator, RandomStreams):
+        if len(shape) < 4 or shape[-4] != generator.rows:
+            raise ValueError(
+                f"{generator.rows} random streams need logits [..., member, batch, group, choice] "
+                f"with {generator.rows} members, got {tuple(shape)}"
+            )
+        return generator.exponential(*shape[:-4], *shape[-3:]).movedim(0, -4)
+    # In half precision exponential_ returns 0, whose logarithm is -inf (estimators draw in float32 for that reason).
+    noise = torch.empty(shape, dtype=torch.float32, device=device).exponential_(generator=generator)
+    return noise.clamp_min_(_TINY)
+
+
+def gumbel_noise(logits: Tensor, *, generator: Generator = None) -> Float[Tensor, "*batch group choice"]:
+    """Return standard Gumbel noise in the shape of `logits`, float32 and finite."""
+    return -torch.log(exponential(logits.shape, generator=generator, device=logits.device))
+
+
+def one_hot(index: Int[Tensor, "*batch group"], num_choices: int) -> Float[Tensor, "*batch group choice"]:
+    """Return float32 one-hot vectors; exactly one entry is 1 even where values tie."""
+    return torch.zeros(*index.shape, num_choices, device=index.device).scatter_(-1, index.unsqueeze(-1), 1.0)
+
+
+def perturbed(logits: Tensor, noise: Tensor | None, generator: Generator) -> Float[Tensor, "*batch group choice"]:
+    """Return logits + Gumbel noise in float32 or wider; `noise` is drawn unless it is given."""
+    if noise is None:
+        noise = gumbel_noise(logits, generator=generator)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)) + noise
+
+
+def sample_one_hot(
+    logits: Float[Tensor, "*batch group choice"], *, noise: Tensor | None = None, generator: Generator = None
+) -> Float[Tensor, "*batch group choice"]:
+    """Sample a one-hot action by the Gumbel-max trick; no gradient.
+
+    Reference: Gumbel 1954; Maddison, Tarlow & Minka 2014, arXiv:1411.0030, section 2.
+    """
+    with torch.no_grad():
+        return one_hot(perturbed(logits, noise, generator).argmax(-1), logits.shape[-1]).to(logits.dtype)
