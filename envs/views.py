@@ -1,0 +1,109 @@
+"""A native environment as gymnasium's `Env` and `VectorEnv`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from gumbelrl.envs.base import NativeEnv
+from gumbelrl.envs.registry import ENVIRONMENTS
+
+
+def _fresh_seed(generator: np.random.Generator) -> int:
+    return int(generator.integers(1 << 62))
+
+
+class SingleView(gymnasium.Env[np.ndarray, Any]):
+    """One environment, for `gymnasium.make`; the time limit is left to gymnasium's own wrapper."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's convention)
+
+    def __init__(self, name: str, *, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode is not None:
+            raise ValueError(f"{name} cannot be rendered yet; make it without render_mode")
+        self.env: NativeEnv = ENVIRONMENTS[name].factory(1, **options)  # type: ignore[assignment]
+        self.env.max_episode_steps = None
+        self.observation_space = self.env.single_observation_space
+        self.action_space = self.env.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        observation = self.env.reset([_fresh_seed(self.np_random)])
+        return observation[0].numpy().copy(), _numpy_info(self.env.info, 0)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(action):
+            raise ValueError(f"action {action!r} is not in {self.action_space}")
+        step = self.env.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        return (
+            step.final_observation[0].numpy().copy(),
+            float(step.reward[0]),
+            bool(step.terminated[0]),
+            bool(step.truncated[0]),
+            _numpy_info(step.info, 0),
+        )
+
+
+class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """`num_envs` environments, for `gymnasium.make_vec`; resets in the step that ends an episode."""
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (gymnasium's convention)
+
+    def __init__(
+        self, name: str, *, num_envs: int = 1, max_episode_steps: int | None = None, **options: Any
+    ) -> None:
+        self.env: NativeEnv = ENVIRONMENTS[name].factory(num_envs, **options)  # type: ignore[assignment]
+        if max_episode_steps is not None:
+            self.env.max_episode_steps = max_episode_steps
+        self.num_envs = num_envs
+        self.single_observation_space = self.env.single_observation_space
+        self.single_action_space = self.env.single_action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        seeds = seed if isinstance(seed, list) else [None] * self.num_envs
+        drawn = [_fresh_seed(self.np_random) if each is None else each for each in seeds]
+        observation = self.env.reset(drawn)
+        return observation.cpu().numpy().copy(), _numpy_info(self.env.info)
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        step = self.env.step(torch.as_tensor(np.asarray(actions), device=self.env.device))
+        terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
+        info = _numpy_info(step.info)
+        finished = terminated | truncated
+        if finished.any():
+            info |= {"final_obs": step.final_observation.cpu().numpy().copy(), "_final_obs": finished}
+        reward = step.reward.cpu().numpy().astype(np.float64)
+        return step.observation.cpu().numpy().copy(), reward, terminated.copy(), truncated.copy(), info
+
+
+def _numpy_info(info: dict[str, torch.Tensor], row: int | None = None) -> dict[str, Any]:
+    arrays = {name: value.cpu().numpy().copy() for name, value in info.items()}
+    return arrays if row is None else {name: value[row] for name, value in arrays.items()}
+
+
+def register_all() -> None:
+    """Register every native environment with gymnasium; again does nothing."""
+    for name, entry in ENVIRONMENTS.items():
+        if name in gymnasium.registry:
+            continue
+        twin = gymnasium.registry.get(entry.twin) if entry.twin else None
+        gymnasium.register(
+            name,
+            entry_point="gumbelrl.envs.views:SingleView",
+            vector_entry_point="gumbelrl.envs.views:VectorView",
+            max_episode_steps=getattr(entry.factory, "max_episode_steps", None),
+            reward_threshold=None if twin is None else twin.reward_threshold,
+            kwargs={"name": name},
+        )
