@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
-from gumbelrl.agents.networks import StackedMLP, flatten_parameters
+from gumbelrl.agents.networks import FlatParameters, StackedMLP
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
@@ -115,7 +115,8 @@ class ActorCritic:
         num_logits = layout.num_groups * layout.num_choices
         self.actor = StackedMLP(self.streams, num_features, num_logits, hidden=config.hidden, last_gain=0.01)
         self.critic = make_critic(critic, self.streams, num_features, layout, hidden=config.hidden)
-        self.flat = flatten_parameters([self.actor, self.critic], num_members=self.num_members)
+        self.parameters = FlatParameters([self.actor, self.critic], num_members=self.num_members)
+        self.flat = self.parameters.flat
         self.optimizer = torch.optim.Adam([self.flat], lr=config.learning_rate, fused=True)
         start = torch.full((self.num_members,), math.log(config.entropy_coefficient), device=device)
         self.log_entropy_coefficient, self.log_kl_coefficient = start, torch.zeros_like(start)
@@ -203,22 +204,17 @@ class ActorCritic:
         fitted = value(self.critic.training_action(batch["action"], behaviour.probs, weight))
         critic_loss = 0.5 * (fitted - batch["target"]).square().mean(1)
 
-        estimate = self.estimator(
-            policy.logits, value, temperature=self.temperature, mask=mask, generator=self.streams
-        )
+        estimate = self.estimator(policy.logits, value, temperature=self.temperature, mask=mask, generator=self.streams)
         entropy, kl = policy.entropy(), behaviour.kl(policy)
         entropy_coefficient = self.log_entropy_coefficient.exp().unsqueeze(1)
         climb = estimate.objective + entropy_coefficient * entropy
         # REPPO, equation 9: a state whose policy has moved too far is only brought back.
         actor_loss = torch.where(kl < config.kl_bound, -climb, self.log_kl_coefficient.exp().unsqueeze(1) * kl).mean(1)
 
-        gradient = self.flat.grad
-        assert gradient is not None
-        gradient.zero_()
         # Summed, not averaged: each member's gradient is then what it would be alone.
-        (critic_loss + actor_loss).sum().backward()
+        gradient = self.parameters.gradient((critic_loss + actor_loss).sum())
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        self.flat.grad = gradient.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
         self.optimizer.step()
         with torch.no_grad():
             mean_entropy, mean_kl = entropy.mean(1), kl.mean(1)
@@ -242,7 +238,7 @@ class ActorCritic:
         state = self.optimizer.state[self.flat]
         return {
             "parameters": self.flat.detach(),
-            "optimizer": {name: value for name, value in state.items()},
+            "optimizer": dict(state.items()),
             "log_entropy_coefficient": self.log_entropy_coefficient,
             "log_kl_coefficient": self.log_kl_coefficient,
             "streams": self.streams.state_dict(),
@@ -263,5 +259,3 @@ def _take(column: Tensor, order: Tensor) -> Tensor:
     """Return the rows of `column` `[member, row, ...]` in each member's own `order` `[member, row]`."""
     member = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
     return column[member, order]
-
-

@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON, written whole or not at all, read without executing anything.
 
-`tensors.safetensors` holds the tensors, `checkpoint.json` the rest, the hash of the tensor file and its own. There is no
-pickle anywhere, so that nothing in a checkpoint, from wherever it came, can run.
+`tensors.safetensors` holds the tensors, `checkpoint.json` the rest, the hash of the tensor file and its own. There is
+no pickle anywhere, so that nothing in a checkpoint, from wherever it came, can run.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu") -> Chec
     try:
         tensors = load_tensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / TENSORS} is not a safetensors file ({error}); nothing was executed") from error
+        raise CheckpointError(
+            f"{folder / TENSORS} is not a safetensors file ({error}); nothing was executed"
+        ) from error
     return Checkpoint({name: tensor.to(device) for name, tensor in tensors.items()}, description["metadata"])
 
 

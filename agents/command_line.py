@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ class Options(Generic[Settings]):
 
 def parse(words: Sequence[str]) -> Options[Any]:
     """Return the options; the agent is looked up first, since its settings are options too."""
-    agent = next((b for a, b in zip(words, words[1:], strict=False) if a == "--agent"), RunConfig.agent)
+    agent = next((b for a, b in itertools.pairwise(words) if a == "--agent"), RunConfig.agent)
     agent = next((word.partition("=")[2] for word in words if word.startswith("--agent=")), agent)
     settings = AGENTS[choose("agent", agent, AGENTS)].config
     return tyro.cli(

@@ -27,7 +27,9 @@ class ChoiceValues:
     def __init__(self, choice_values: Float[Tensor, "member batch group choice"]) -> None:
         self.choice_values = choice_values
 
-    def __call__(self, action: Float[Tensor, "*sample member batch group choice"]) -> Float[Tensor, "*sample member batch"]:
+    def __call__(
+        self, action: Float[Tensor, "*sample member batch group choice"]
+    ) -> Float[Tensor, "*sample member batch"]:
         return (self.choice_values * action).sum((-2, -1))
 
 
@@ -87,7 +89,7 @@ class JointCritic(Critic):
         def value(action: Tensor) -> Tensor:
             flat = action.flatten(-2)
             inputs = torch.cat([observation.expand(*flat.shape[:-1], -1), flat.to(observation.dtype)], dim=-1)
-            return self.network(inputs).squeeze(-1)  # type: ignore[no-any-return]
+            return self.network(inputs).squeeze(-1)
 
         return value
 

@@ -141,7 +141,9 @@ class Experiment:
             self._load()
         else:
             claim_folder(self.folder)
-            text = json.dumps({**config.to_json(), "gumbelrl": gumbelrl.__version__, "torch": torch.__version__}, indent=2)
+            text = json.dumps(
+                {**config.to_json(), "gumbelrl": gumbelrl.__version__, "torch": torch.__version__}, indent=2
+            )
             (self.folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
     def make_env(self, num_envs: int) -> BatchedEnv:
@@ -217,7 +219,9 @@ class Experiment:
         returns = {
             kind: evaluate(
                 self.trainer.agent, self.make_env, seeds=config.seeds, episodes=count, greedy=kind == "greedy"
-            ).cpu().numpy()
+            )
+            .cpu()
+            .numpy()
             for kind in ("sampled", "greedy")
         }
         members = []
@@ -288,7 +292,9 @@ class Experiment:
             self.store.latest()
         except ValueError:
             return "No checkpoint had been written yet"
-        return f"The last good checkpoint is in {self.store.root}; `python train.py --resume {self.folder}` starts from it"
+        return (
+            f"The last good checkpoint is in {self.store.root}; `python train.py --resume {self.folder}` starts from it"
+        )
 
     def _open_sinks(self) -> None:
         config = self.config

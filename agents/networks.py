@@ -1,12 +1,13 @@
 """Networks with a member axis: M independent multilayer perceptrons in one set of tensors.
 
 Weights are `[member, in, out]` and applied with `baddbmm`, so that a population costs one kernel a layer. The
-parameters of all networks of an agent live in one flat tensor (`flatten_parameters`), so that clearing gradients,
-clipping them and the optimiser step are one operation each, whatever the number of layers.
+parameters of all networks of an agent live in one flat tensor (`FlatParameters`), so that clipping gradients and the
+optimiser step are one operation each, whatever the number of layers.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -76,7 +77,7 @@ class StackedMLP(nn.Module):
             raise ValueError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         sizes = [num_inputs, *hidden]
         self.hidden_layers = nn.ModuleList(
-            StackedLinear(streams, wide, narrow) for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True)
+            StackedLinear(streams, wide, narrow) for wide, narrow in itertools.pairwise(sizes)
         )
         self.last_layer = StackedLinear(streams, sizes[-1], num_outputs, gain=last_gain)
         self.activation = ACTIVATIONS[activation]
@@ -89,21 +90,26 @@ class StackedMLP(nn.Module):
             if self.layer_norm:
                 features = functional.layer_norm(features, features.shape[-1:])
             features = self.activation(features)
-        return self.last_layer(features)  # type: ignore[no-any-return]
+        return self.last_layer(features)
 
 
-def flatten_parameters(modules: Iterable[nn.Module], *, num_members: int) -> nn.Parameter:
-    """Move the parameters of `modules`, each `[member, ...]`, into one `[member, size]` tensor and return it.
+class FlatParameters:
+    """The parameters of some modules, each `[member, ...]`, as one tensor `[member, size]`.
 
-    The modules keep working: their parameters and gradients become views of the flat parameter and its gradient.
+    The modules keep working: their parameters become views of `flat`. Give `flat` to an optimiser that works
+    elementwise.
     """
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    flat = nn.Parameter(torch.cat([parameter.detach().reshape(num_members, -1) for parameter in parameters], dim=1))
-    flat.grad = torch.zeros_like(flat)
-    start = 0
-    for parameter in parameters:
-        size = parameter[0].numel()
-        parameter.data = flat.data[:, start : start + size].view(parameter.shape)
-        parameter.grad = flat.grad[:, start : start + size].view(parameter.shape)
-        start += size
-    return flat
+
+    def __init__(self, modules: Iterable[nn.Module], *, num_members: int) -> None:
+        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        columns = [parameter.detach().reshape(num_members, -1) for parameter in self.parameters]
+        self.flat = nn.Parameter(torch.cat(columns, dim=1))
+        start = 0
+        for parameter, column in zip(self.parameters, columns, strict=True):
+            parameter.data = self.flat.data[:, start : start + column.shape[1]].view(parameter.shape)
+            start += column.shape[1]
+
+    def gradient(self, loss: Float[Tensor, ""]) -> Float[Tensor, "member size"]:
+        """Return the gradient of `loss`, laid out as `flat`."""
+        gradients = torch.autograd.grad(loss, self.parameters)
+        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)

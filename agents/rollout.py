@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,4 +32,5 @@ class Transition:
 def stack_rollout(transitions: list[Transition]) -> Transition:
     """Return the transitions as one, with a leading time axis."""
     columns = {name: [getattr(step, name) for step in transitions] for name in Transition.__dataclass_fields__}
-    return Transition(**{name: None if rows[0] is None else torch.stack(rows) for name, rows in columns.items()})
+    stacked: dict[str, Any] = {name: None if rows[0] is None else torch.stack(rows) for name, rows in columns.items()}
+    return Transition(**stacked)

@@ -47,7 +47,12 @@ class GymnasiumEnv(BatchedEnv):
         vectorization: str = "sync",
         **options: Any,
     ) -> None:
-        self.env_id, self.num_envs, self.device, self.vectorization = env_id, num_envs, torch.device(device), vectorization
+        self.env_id, self.num_envs, self.device, self.vectorization = (
+            env_id,
+            num_envs,
+            torch.device(device),
+            vectorization,
+        )
         self.vector: Any = gymnasium.make_vec(
             env_id,
             num_envs=num_envs,
@@ -58,8 +63,8 @@ class GymnasiumEnv(BatchedEnv):
         )
         self.single_action_space = self.vector.single_action_space
         raw_space = self.vector.single_observation_space
-        self._masked = isinstance(raw_space, spaces.Dict) and MASK in raw_space.spaces
-        self._space = _without_mask(raw_space) if self._masked else raw_space
+        self._space = _without_mask(raw_space)
+        self._masked = self._space is not raw_space
         self._plain = isinstance(raw_space, spaces.Box)
         self.single_observation_space = (
             self._space if isinstance(self._space, spaces.Box) else spaces.flatten_space(self._space)
@@ -155,7 +160,10 @@ class GymnasiumEnv(BatchedEnv):
         self.reset([derive_seed(index, "resumed") for index in range(self.num_envs)])
 
 
-def _without_mask(space: spaces.Dict) -> spaces.Space:
+def _without_mask(space: spaces.Space) -> spaces.Space:
+    """Return the space less its `action_mask`, or itself where it has none."""
+    if not isinstance(space, spaces.Dict) or MASK not in space.spaces:
+        return space
     rest = {key: part for key, part in space.spaces.items() if key != MASK}
     return next(iter(rest.values())) if len(rest) == 1 else spaces.Dict(rest)
 

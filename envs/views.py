@@ -56,9 +56,7 @@ class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (gymnasium's convention)
 
-    def __init__(
-        self, name: str, *, num_envs: int = 1, max_episode_steps: int | None = None, **options: Any
-    ) -> None:
+    def __init__(self, name: str, *, num_envs: int = 1, max_episode_steps: int | None = None, **options: Any) -> None:
         self.env: NativeEnv = ENVIRONMENTS[name].factory(num_envs, **options)  # type: ignore[assignment]
         if max_episode_steps is not None:
             self.env.max_episode_steps = max_episode_steps

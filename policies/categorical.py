@@ -56,9 +56,7 @@ class CategoricalPolicy:
         generator: Generator = None,
     ) -> Estimate:
         """Return an estimate of E[value(action)] whose gradient reaches the logits; see `ESTIMATORS`."""
-        return ESTIMATORS[estimator](
-            self.logits, value, temperature=temperature, mask=self.mask, generator=generator
-        )
+        return ESTIMATORS[estimator](self.logits, value, temperature=temperature, mask=self.mask, generator=generator)
 
     def log_prob(self, action: Float[Tensor, "*batch group choice"]) -> Float[Tensor, "*batch"]:
         """Return the log-probability of a one-hot action, in nats, summed over groups."""

@@ -118,7 +118,9 @@ def parse_temperature(text: str) -> Schedule:
     try:
         return SCHEDULES[name](*numbers)
     except TypeError:
-        raise ValueError(f"{text!r} has {len(numbers)} numbers; write for example linear:1.0:0.1 or jang:1e-5") from None
+        raise ValueError(
+            f"{text!r} has {len(numbers)} numbers; write for example linear:1.0:0.1 or jang:1e-5"
+        ) from None
 
 
 def format_temperature(schedule: Schedule) -> str:

@@ -94,7 +94,7 @@ def value_and_slope(value: Value, action: Tensor) -> tuple[Tensor, Tensor]:
     """Return value(action) and its slope there, both detached: nothing flows into the parameters of `value`."""
     point = action.detach()
     if torch.compiler.is_compiling():
-        result, pullback = torch.func.vjp(value, point)
+        result, pullback = torch.func.vjp(value, point)  # type: ignore[misc]
         (slope,) = pullback(torch.ones_like(result))
         return result.detach(), slope.detach()
     with torch.enable_grad():

@@ -12,7 +12,9 @@ from gumbelrl.policies.sampling import Generator, sample_one_hot
 from gumbelrl.policies.temperature import check_temperature
 
 
-@register("straight-through", exact_on="multilinear", pathwise=True, one_hot=True, evaluations=1, paper="arXiv:1308.3432")
+@register(
+    "straight-through", exact_on="multilinear", pathwise=True, one_hot=True, evaluations=1, paper="arXiv:1308.3432"
+)
 def straight_through(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,
