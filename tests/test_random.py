@@ -1,4 +1,4 @@
-"""The counter-based streams. Statistical bounds are five standard errors of a fixed seed: they cannot fail by chance."""
+"""The counter-based streams; statistical bounds are five standard errors, and the seeds are fixed."""
 
 import pytest
 import torch
