@@ -220,7 +220,7 @@ class ActorCritic:
             mean_entropy, mean_kl = entropy.mean(1), kl.mean(1)
             rate, target = config.coefficient_rate, config.target_entropy * self.max_entropy
             self.log_entropy_coefficient.add_((target - mean_entropy) / self.max_entropy, alpha=rate)
-            self.log_kl_coefficient.add_((mean_kl / config.kl_bound - 1.0).clamp(-1.0, 1.0), alpha=rate)
+            self.log_kl_coefficient.add_((mean_kl / config.kl_bound - 1.0).clamp(-1.0, 1.0), alpha=rate).clamp_min_(0.0)
         return {
             "train/critic_loss": critic_loss.detach(),
             "train/value": fitted.detach().mean(1),

@@ -47,8 +47,12 @@ class Critic(nn.Module):
     def forward(self, observation: Tensor) -> Value: ...
 
     def expected_value(self, value: Value, probs: Tensor, sampled: Tensor) -> Float[Tensor, "member batch"]:
-        """Return the value of following the policy: exact where the form allows, at one `sampled` action elsewhere."""
-        return value(probs if self.multilinear else sampled)
+        """Return the value of following the policy, `[member, batch]`.
+
+        The value at `probs` where that means something: the exact expectation when multilinear, what was fitted when
+        interpolated (arXiv:2506.16608, section 4). Elsewhere the value of one `sampled` action.
+        """
+        return value(probs if self.multilinear or self.interpolates else sampled)
 
     def training_action(self, action: Tensor, probs: Tensor, weight: Tensor) -> Tensor:
         """Return the action at which the critic is fitted to the return of the one-hot `action`.
