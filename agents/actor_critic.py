@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
+from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.networks import FlatParameters, StackedMLP
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
@@ -69,20 +70,20 @@ class ActorCriticConfig:
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise RunError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "reward_scale", "entropy_coefficient", "kl_bound", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+                raise RunError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         for name in ("discount", "trace", "target_entropy"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+                raise RunError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if (self.num_envs * self.rollout_steps) % self.minibatches:
-            raise ValueError(
+            raise RunError(
                 f"num_envs x rollout_steps = {self.num_envs * self.rollout_steps} must be divisible by "
                 f"minibatches = {self.minibatches}"
             )
         if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
+            raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
 
 
 class ActorCritic:

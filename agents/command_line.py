@@ -109,22 +109,28 @@ def parse(words: Sequence[str]) -> Options[Any]:
 def main(words: Sequence[str], *, start: float | None = None) -> int:
     """Run; return the exit status: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
     start = time.perf_counter() if start is None else start
+    experiment: Experiment | None = None
     try:
         options = parse(words)
         if options.resume is not None:
             experiment = load_experiment(options.resume)
-            print(f"resuming {options.resume} at step {experiment.trainer.step:,}")
+            print(f"resuming {options.resume} at step {experiment.trainer.step:,}", flush=True)
         else:
             fields = {name: getattr(options, name) for name in RunConfig.__dataclass_fields__}
             experiment = Experiment(RunConfig(**fields))
         results = experiment.run()
-    except (RunError, ValueError) as error:
-        if not isinstance(error, RunError) and error.__traceback__ is not None and not words:
-            raise
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nstopped and saved; go on with  python train.py --resume {experiment.folder}", file=sys.stderr)
+        print(_stopped(experiment), file=sys.stderr)
         return 130
     report(experiment, results, seconds=time.perf_counter() - start)
     return 0
+
+
+def _stopped(experiment: Experiment | None) -> str:
+    steps = experiment.store.steps() if experiment is not None else []
+    if experiment is None or not steps:
+        return "\nstopped; nothing had been saved yet"
+    return f"\nstopped; saved at step {steps[-1]:,}. To go on:\n  python train.py --resume {experiment.folder}"

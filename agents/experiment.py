@@ -156,7 +156,6 @@ class Experiment:
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate and save; return what `results.json` holds."""
-        config, trainer = self.config, self.trainer
         self._open_sinks()
         failed = True
         try:
@@ -173,7 +172,6 @@ class Experiment:
         finally:
             for sink in self.sinks:
                 sink.close(failed=failed)
-        del config, trainer
         return results
 
     def _train(self, stop: list[int]) -> None:
@@ -255,7 +253,10 @@ class Experiment:
         self.sinks[0].flush()
         title = f"{config.env} · {config.agent} · {config.policy} ({config.critic} critic)"
         metrics = read_metrics(self.folder / "metrics.jsonl")
-        plot_learning_curve(self.folder / "learning_curve.png", metrics, title=title, threshold=self.threshold)
+        path = self.folder / "learning_curve.png"
+        plot_learning_curve(path, metrics, title=title, threshold=self.threshold)
+        for sink in self.sinks:
+            sink.image("learning_curve", path)
 
     # Saving ---------------------------------------------------------------------------------------------------------
 

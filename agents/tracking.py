@@ -19,6 +19,8 @@ class Sink(Protocol):
 
     def summarise(self, member: int, summary: Mapping[str, Any]) -> None: ...
 
+    def image(self, name: str, path: Path) -> None: ...
+
     def close(self, *, failed: bool) -> None: ...
 
 
@@ -56,6 +58,9 @@ class JsonLines:
 
     def summarise(self, member: int, summary: Mapping[str, Any]) -> None:
         """The summary has a file of its own, `results.json`."""
+
+    def image(self, name: str, path: Path) -> None:
+        """The picture lies in the folder already."""
 
     def close(self, *, failed: bool) -> None:
         self.file.close()

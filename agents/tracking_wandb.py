@@ -41,14 +41,15 @@ class WandbSink:
         configs: Sequence[Mapping[str, Any]],
         tags: Sequence[str],
     ) -> None:
-        self.broken = False
+        self.failure: str | None = None
+        self.told = False
         self.runs: list[Any] = []
         self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
         def start() -> None:
             import wandb
 
-            chosen = ("online" if _logged_in(wandb) else "offline") if mode == "auto" else mode
+            chosen = _choose_mode(wandb) if mode == "auto" else mode
             os.environ.setdefault("WANDB_SILENT", "true")
             for name, run_id, config in zip(names, run_ids, configs, strict=True):
                 run = wandb.init(
@@ -76,15 +77,22 @@ class WandbSink:
 
     def _work(self) -> None:
         while (job := self.jobs.get()) is not None:
-            if self.broken:
+            if self.failure is not None:
                 continue
             try:
                 job()
             except Exception as error:  # whatever wandb raises, training goes on
-                self.broken = True
-                warnings.warn(f"W&B stopped ({type(error).__name__}: {error}); metrics.jsonl stays complete")
+                self.failure = f"{type(error).__name__}: {error}"
+
+    def _tell(self) -> None:
+        """Warn once, from the thread that trains, that nothing reaches W&B any more."""
+        if self.failure is not None and not self.told:
+            self.told = True
+            warnings.warn(f"W&B stopped ({self.failure}); metrics.jsonl stays complete")
 
     def log(self, member: int, row: Mapping[str, float], histograms: Mapping[str, np.ndarray]) -> None:
+        self._tell()
+
         def job() -> None:
             import wandb
 
@@ -116,9 +124,14 @@ class WandbSink:
         self.jobs.put(job)
         self.jobs.put(None)
         self.thread.join(CLOSE_TIMEOUT_S)
+        self._tell()
         if self.thread.is_alive():
             warnings.warn(f"W&B did not finish within {CLOSE_TIMEOUT_S:.0f} s; `wandb sync` can upload the rest")
 
 
-def _logged_in(wandb: Any) -> bool:
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.Api is None or wandb.api.api_key)
+def _choose_mode(wandb: Any) -> str:
+    """Return what WANDB_MODE says, or `online` when there is a key to log in with, and `offline` otherwise."""
+    if asked := os.environ.get("WANDB_MODE"):
+        return asked
+    # Neither a question on the terminal nor a word over the network.
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"

@@ -85,7 +85,7 @@ class Trainer:
     def _act(self, noise: Float[Tensor, "member env group choice"], t: int) -> Transition:
         observation, mask, layout = self.observation, self.mask, self.agent.layout
         if mask is not None:
-            check_mask(layout, mask, self.step + t * self.num_envs)
+            self._check_mask(mask, t)
         policy = self.agent.policy(observation, mask)
         action = policy.sample(noise=noise)
         step = self.env.step(layout.from_one_hot(action).flatten(0, 1))
@@ -106,7 +106,12 @@ class Trainer:
 
     def _check(self, rollout: Transition) -> None:
         """Refuse to learn from what is not finite; one host synchronisation an iteration."""
-        for name, values in (("observation", rollout.final_observation), ("reward", rollout.reward)):
+        seen = (
+            ("observation", rollout.final_observation),
+            ("reward", rollout.reward),
+            ("observation", rollout.observation),  # of a reset
+        )
+        for name, values in seen:
             finite = values.isfinite()
             if not bool(finite.all()):
                 time, member, env = (int(i) for i in (~finite).nonzero()[0, :3])
@@ -114,6 +119,16 @@ class Trainer:
                     f"{name} is not finite ({values[time, member, env].flatten()[:8].tolist()}) in environment {env} "
                     f"of seed {self.seeds[member]}, at step {self.step + time * self.num_envs + env} of that member"
                 )
+
+    def _check_mask(self, mask: Bool[Tensor, "member env group choice"], t: int) -> None:
+        empty = ~mask.any(-1)
+        if bool(empty.any()):
+            member, env, group = (int(i) for i in empty.nonzero()[0])
+            raise RunError(
+                f"no action is allowed in environment {env} of seed {self.seeds[member]} (group {group} of its action "
+                f"mask is all False) at step {self.step + t * self.num_envs + env} of that member: an environment must "
+                "allow at least one action in every state"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -141,10 +156,3 @@ def split_mask(
     mask = layout.merge_mask(info[key])
     assert mask is not None
     return mask.unflatten(0, (num_members, -1))
-
-
-def check_mask(layout: ActionLayout, mask: Tensor, step: int) -> None:
-    try:
-        layout.check_mask(mask.flatten(0, 1))
-    except ValueError as error:
-        raise RunError(f"at step {step}: {error}") from error
