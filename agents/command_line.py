@@ -77,6 +77,8 @@ class Options(Generic[Settings]):
     """Environment steps of each seed."""
     device: Annotated[str, _names(DEVICES)] = RunConfig.device
     """Where everything runs; auto takes CUDA where there is one."""
+    threads: int = RunConfig.threads
+    """CPU threads of PyTorch; networks this small gain nothing from more, and two runs side by side lose much."""
     output: Path | None = RunConfig.output
     """Folder of the run; made under runs/ where none is given."""
     track: Annotated[str, _names(TRACK_MODES)] = RunConfig.track

@@ -50,6 +50,7 @@ class RunConfig:
     seeds: tuple[int, ...] = (0,)
     total_steps: int = 131_072
     device: str = "auto"
+    threads: int = 1
     output: Path | None = None
     track: str = "auto"
     evaluation_episodes: int = 100
@@ -87,7 +88,7 @@ def check_config(config: RunConfig) -> None:
         raise RunError(f"seed {repeated[0]} is given more than once: members with equal seeds would be copies")
     if min(config.seeds) < 0:
         raise RunError(f"seeds must not be negative, got {min(config.seeds)}")
-    for name in ("total_steps", "evaluation_episodes", "log_interval", "checkpoint_interval"):
+    for name in ("total_steps", "threads", "evaluation_episodes", "log_interval", "checkpoint_interval"):
         if getattr(config, name) < 1:
             raise RunError(f"{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
     if config.device not in DEVICES:
@@ -108,6 +109,7 @@ class Experiment:
     def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
         check_config(config)
         self.config = config
+        torch.set_num_threads(config.threads)
         self.device = torch.device(
             "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
         )

@@ -74,7 +74,6 @@ class Progress:
         }
 
     def _panel(self, step: int, fields: Mapping[str, str]) -> Any:
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -83,4 +82,7 @@ class Progress:
             table.add_column(name, justify="right")
         table.add_row(*(f"[dim]{name}[/]" for name in fields))
         table.add_row(*(value.strip() for value in fields.values()))
-        return Group(ProgressBar(total=self.total_steps, completed=min(step, self.total_steps), width=72), table)
+        panel = Table.grid()
+        panel.add_row(ProgressBar(total=self.total_steps, completed=min(step, self.total_steps), width=72))
+        panel.add_row(table)
+        return panel
