@@ -15,3 +15,4 @@ slow:  ## the tests that take minutes
 
 bench:  ## the benchmarks; results go to benchmarks/results/
 	$(PYTHON) benchmarks/members.py
+	$(PYTHON) benchmarks/learning.py --again --processes 2

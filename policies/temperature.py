@@ -107,7 +107,7 @@ def parse_temperature(text: str) -> Schedule:
         ValueError: no schedule has that name, or a number is missing, not positive or not finite.
     """
     name, *words = text.split(":")
-    if not words:
+    if not words and _is_number(name):
         name, words = "constant", [text]
     if name not in SCHEDULES:
         raise ValueError(f"{text!r} is neither a number nor a schedule; schedules are {', '.join(SCHEDULES)}")
@@ -121,6 +121,14 @@ def parse_temperature(text: str) -> Schedule:
         raise ValueError(
             f"{text!r} has {len(numbers)} numbers; write for example linear:1.0:0.1 or jang:1e-5"
         ) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def format_temperature(schedule: Schedule) -> str:
