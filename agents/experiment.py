@@ -418,7 +418,9 @@ def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float
         ]
         print(f"{member['seed']:>6} {cells[0]:>18} {cells[1]:>18} {solved:>16}")
     print()
-    print(f"trained in {results['train_seconds']:.1f} s ({format_seconds(seconds)} in all); saved in {folder}/")
+    print(
+        f"trained in {results['train_seconds']:.1f} s; this took {format_seconds(seconds)} in all; saved in {folder}/"
+    )
     print("  config.json  metrics.jsonl  results.json  learning_curve.png  checkpoints/")
     if experiment.config.track != "off":
         print(f"look at the curves:  wandb leet {folder / 'wandb'}")

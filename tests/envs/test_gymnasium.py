@@ -1,5 +1,7 @@
 """Gymnasium environments as ours, and ours as gymnasium's."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -150,3 +152,11 @@ def test_one_seed_an_environment():
         CartPole(3).reset([1, 2])
     with pytest.raises(RuntimeError, match="before reset"):
         CartPole(1).step(torch.zeros(1))
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("Box2D", "gymnasium.envs.box2d"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    with pytest.raises(ValueError, match=r"LunarLander-v3 needs .* pip install 'gumbelrl\[box2d\]'"):
+        make("LunarLander-v3", num_envs=1)
