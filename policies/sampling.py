@@ -64,3 +64,26 @@ def sample_one_hot(
     """
     with torch.no_grad():
         return one_hot(perturbed(logits, noise, generator).argmax(-1), logits.shape[-1]).to(logits.dtype)
+
+
+def conditional_scores(
+    logits: Float[Tensor, "*batch group choice"],
+    action: Float[Tensor, "*batch group choice"],
+    noise: Float[Tensor, "*sample *batch group choice"],
+) -> Float[Tensor, "*sample *batch group choice"]:
+    """Return logits + Gumbel noise as it is distributed given that `action` came out of Gumbel-max.
+
+    The largest score is Gumbel around logsumexp(logits) whatever the action; the others are Gumbel around their logits,
+    cut off at it. Written with `logaddexp`, so that it holds for logits of any size.
+
+    Args:
+        action: one-hot.
+        noise: standard exponential; more axes in front give more samples.
+
+    Reference: Maddison, Tarlow & Minka 2014, arXiv:1411.0030, section 3; Paulus et al. 2020, arXiv:2010.04838, eq. 9.
+    """
+    log_noise = torch.log(noise)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = action > 0
+    top = torch.where(chosen, log_noise, 0.0).sum(-1, keepdim=True) - wide.logsumexp(-1, keepdim=True)
+    return -torch.where(chosen, top, torch.logaddexp(log_noise - wide, top))

@@ -1,4 +1,11 @@
-"""The estimators: ways of sending a gradient through a discrete sample, one a file, under one contract."""
+"""The estimators: ways of sending a gradient through a discrete sample, one a file, under one contract.
+
+Every module of this folder is imported, so that a file with a function decorated by `register` is all that a new
+estimator takes.
+"""
+
+import importlib
+import pkgutil
 
 from gumbelrl.policies.estimators.base import (
     ESTIMATORS,
@@ -8,24 +15,8 @@ from gumbelrl.policies.estimators.base import (
     register,
     temporary_registration,
 )
-from gumbelrl.policies.estimators.exact import exact
-from gumbelrl.policies.estimators.gumbel import gumbel
-from gumbelrl.policies.estimators.gumbel_soft import gumbel_soft
-from gumbelrl.policies.estimators.reinforce import reinforce
-from gumbelrl.policies.estimators.softmax import softmax
-from gumbelrl.policies.estimators.straight_through import straight_through
 
-__all__ = [
-    "ESTIMATORS",
-    "Estimate",
-    "Estimator",
-    "Value",
-    "exact",
-    "gumbel",
-    "gumbel_soft",
-    "register",
-    "reinforce",
-    "softmax",
-    "straight_through",
-    "temporary_registration",
-]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ESTIMATORS", "Estimate", "Estimator", "Value", "register", "temporary_registration"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,38 +25,66 @@ class Estimate(NamedTuple):
 
     Attributes:
         objective: `[*batch]`, to be maximised; its gradient with respect to the logits is the estimate.
-        action: `[*batch, group, choice]`, what was evaluated; detached. For `exact`, the probabilities.
+        action: `[*batch, group, choice]`, what was evaluated; detached. For `exact`, the probabilities. Where several
+            samples were taken, `[sample, *batch, group, choice]`.
+        auxiliary: `[*batch]`, a loss of the parameters of a learned control variate, to be minimised beside; or None.
     """
 
     objective: Float[Tensor, "*batch"]
     action: Float[Tensor, "*batch group choice"]
+    auxiliary: Float[Tensor, "*batch"] | None = None
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """An entry of `ESTIMATORS`: a function and what is declared, and tested, of it.
+    """An entry of `ESTIMATORS`: a function and what is declared, and tested, of it, at temperature 1.
 
     Attributes:
         exact_on: the value functions for which the expected gradient equals the gradient of E[value(one-hot action)]:
-            all of them, the multilinear ones (linear in each group), those that are quadratic as well, or none.
-        pathwise: uses the slope of the value function.
+            all of them, those that are quadratic as well as multilinear, the multilinear ones (linear in each group),
+            the linear ones (sums over groups), or none.
+        pathwise: uses the slope of the value function, which must be differentiable.
         one_hot: the value function is evaluated at vertices only.
+        noise: what is random: nothing, the one-hot samples alone, or more than their choice (relaxed or conditional
+            noise, or samples that depend on each other).
         evaluations: evaluations of the value function for one estimate; K for one a choice.
+        uses_temperature: the estimate depends on the temperature.
+        learns: has a learned control variate, the option `control`, and returns `Estimate.auxiliary`.
+        options: the names of what `function` takes beside the logits and the value function; found by `register`.
         summary: one line.
         paper: where it comes from.
     """
 
     name: str
     function: Callable[..., Estimate]
-    exact_on: Literal["all", "quadratic", "multilinear", "none"]
+    exact_on: Literal["all", "quadratic", "multilinear", "linear", "none"]
     pathwise: bool
     one_hot: bool
+    noise: Literal["none", "sample", "relaxed"]
     evaluations: int | str
+    uses_temperature: bool
     summary: str
     paper: str
+    learns: bool = False
+    options: frozenset[str] = frozenset()
 
-    def __call__(self, logits: Tensor, value: Value, **options: Any) -> Estimate:
-        return self.function(logits, value, **options)
+    def __call__(self, logits: Tensor, value: Value, *, num_samples: int | None = None, **options: Any) -> Estimate:
+        """Return the estimate; `num_samples` of them, averaged, where one takes a single sample.
+
+        Raises:
+            ValueError: `num_samples` is below 1.
+        """
+        if num_samples is None:
+            return self.function(logits, value, **options)
+        if "num_samples" in self.options:
+            return self.function(logits, value, num_samples=num_samples, **options)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if self.noise == "none":
+            return self.function(logits, value, **options)
+        estimate = self.function(logits.expand(num_samples, *logits.shape), value, **options)
+        auxiliary = None if estimate.auxiliary is None else estimate.auxiliary.mean(0)
+        return Estimate(estimate.objective.mean(0), estimate.action, auxiliary)
 
 
 _REGISTERED: dict[str, Estimator] = {}
@@ -73,7 +102,8 @@ def register(name: str, **declared: Any) -> Callable[[Callable[..., Estimate]], 
         if name in _REGISTERED:
             raise ValueError(f"an estimator {name!r} is registered already")
         summary = (function.__doc__ or name).strip().splitlines()[0]
-        _REGISTERED[name] = Estimator(name=name, function=function, summary=summary, **declared)
+        options = frozenset(inspect.signature(function).parameters) - {"logits", "value"}
+        _REGISTERED[name] = Estimator(name=name, function=function, summary=summary, options=options, **declared)
         return function
 
     return decorate
@@ -102,6 +132,17 @@ def value_and_slope(value: Value, action: Tensor) -> tuple[Tensor, Tensor]:
         result = value(point)
         (slope,) = torch.autograd.grad(result.sum(), point, allow_unused=True)
     return result.detach(), torch.zeros_like(action) if slope is None else slope
+
+
+def from_gradient(result: Tensor, gradient: Tensor, logits: Tensor, action: Tensor) -> Estimate:
+    """Return the estimate whose gradient with respect to `logits` is `gradient`, both `[*batch, group, choice]`."""
+    carry = (gradient.detach() * (logits - logits.detach())).sum((-2, -1))
+    return Estimate(result.detach() + carry, action.detach())
+
+
+def log_prob(logits: Tensor, action: Tensor) -> Float[Tensor, "*batch"]:
+    """Return the log-probability of a one-hot action, summed over groups."""
+    return (torch.log_softmax(logits, -1) * action).sum((-2, -1))
 
 
 def pathwise(value: Value, action: Tensor, path: Tensor) -> Estimate:

@@ -16,7 +16,16 @@ from gumbelrl.policies.temperature import check_temperature
 MOST_EVALUATIONS = 4096
 
 
-@register("exact", exact_on="all", pathwise=False, one_hot=True, evaluations="K", paper="arXiv:1910.07207")
+@register(
+    "exact",
+    exact_on="all",
+    pathwise=False,
+    one_hot=True,
+    noise="none",
+    evaluations="K",
+    uses_temperature=False,
+    paper="arXiv:1910.07207",
+)
 def exact(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,

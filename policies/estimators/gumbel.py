@@ -12,7 +12,16 @@ from gumbelrl.policies.sampling import Generator, one_hot, perturbed
 from gumbelrl.policies.temperature import check_temperature
 
 
-@register("gumbel", exact_on="none", pathwise=True, one_hot=True, evaluations=1, paper="arXiv:1611.01144")
+@register(
+    "gumbel",
+    exact_on="none",
+    pathwise=True,
+    one_hot=True,
+    noise="relaxed",
+    evaluations=1,
+    uses_temperature=True,
+    paper="arXiv:1611.01144",
+)
 def gumbel(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,

@@ -12,7 +12,16 @@ from gumbelrl.policies.sampling import Generator, perturbed
 from gumbelrl.policies.temperature import check_temperature
 
 
-@register("gumbel-soft", exact_on="none", pathwise=True, one_hot=False, evaluations=1, paper="arXiv:1611.00712")
+@register(
+    "gumbel-soft",
+    exact_on="none",
+    pathwise=True,
+    one_hot=False,
+    noise="relaxed",
+    evaluations=1,
+    uses_temperature=True,
+    paper="arXiv:1611.00712",
+)
 def gumbel_soft(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,

@@ -12,7 +12,16 @@ from gumbelrl.policies.sampling import Generator
 from gumbelrl.policies.temperature import check_temperature
 
 
-@register("softmax", exact_on="multilinear", pathwise=True, one_hot=False, evaluations=1, paper="arXiv:2506.16608")
+@register(
+    "softmax",
+    exact_on="multilinear",
+    pathwise=True,
+    one_hot=False,
+    noise="none",
+    evaluations=1,
+    uses_temperature=True,
+    paper="arXiv:2506.16608",
+)
 def softmax(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,

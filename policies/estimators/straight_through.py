@@ -13,7 +13,14 @@ from gumbelrl.policies.temperature import check_temperature
 
 
 @register(
-    "straight-through", exact_on="multilinear", pathwise=True, one_hot=True, evaluations=1, paper="arXiv:1308.3432"
+    "straight-through",
+    exact_on="multilinear",
+    pathwise=True,
+    one_hot=True,
+    noise="sample",
+    evaluations=1,
+    uses_temperature=False,
+    paper="arXiv:1308.3432",
 )
 def straight_through(
     logits: Float[Tensor, "*batch group choice"],

@@ -5,17 +5,18 @@ there is Gumbel noise the mean of many estimates is compared by a z-test of its 
 """
 
 import itertools
+import sys
 
 import pytest
 import torch
 
 from gumbelrl.policies import ESTIMATORS, register, temporary_registration
 from gumbelrl.policies.estimators import Estimate, base
-from gumbelrl.policies.estimators import reinforce as reinforce_module  # noqa: F401
 from gumbelrl.random import RandomStreams
 
 K, GROUPS = 3, 2
-NOISY = {"gumbel", "gumbel-soft"}
+RELAXED = sorted(name for name, each in ESTIMATORS.items() if each.noise == "relaxed")
+ENUMERABLE = sorted(set(ESTIMATORS) - set(RELAXED))
 
 
 def linear(action):
@@ -41,8 +42,9 @@ def general(action):
 FUNCTIONS = {"linear": linear, "multilinear": multilinear, "quadratic": quadratic, "general": general}
 INCLUDES = {
     "all": {"linear", "multilinear", "quadratic", "general"},
-    "quadratic": {"linear", "quadratic"},
+    "quadratic": {"linear", "multilinear", "quadratic"},
     "multilinear": {"linear", "multilinear"},
+    "linear": {"linear"},
     "none": set(),
 }
 
@@ -64,23 +66,25 @@ def exact_gradient(logits, value):
     return torch.autograd.grad((weights * value(actions)).sum(), logits)[0]
 
 
-def expected_estimate(name, logits, value, monkeypatch):
-    """Enumerate: force each joint action in turn and weigh its estimate by its probability."""
+def expected_estimate(name, logits, value, monkeypatch, **options):
+    """Enumerate: force each joint action in turn (each pair of them for `rloo`) and weigh it by its probability."""
+    estimator, actions = ESTIMATORS[name], joint_actions()
+    if "num_samples" in estimator.options:
+        options["num_samples"] = 2
+        actions = torch.stack([torch.stack(pair) for pair in itertools.product(actions, repeat=2)])
+    score = (torch.log_softmax(logits, -1) * actions).sum((-2, -1))
+    weights = (score if score.dim() == 1 else score.sum(1)).exp().detach()
+    module = sys.modules[estimator.function.__module__]
     total = torch.zeros_like(logits)
-    weights = (torch.log_softmax(logits, -1) * joint_actions()).sum((-2, -1)).exp().detach()
-    for action, weight in zip(joint_actions(), weights, strict=True):
-        for module in ("straight_through", "reinforce"):
-            import importlib
-
-            target = importlib.import_module(f"gumbelrl.policies.estimators.{module}")
-            monkeypatch.setattr(target, "sample_one_hot", lambda *a, forced=action, **k: forced)
-        objective = ESTIMATORS[name](logits, value).objective
-        total += weight * torch.autograd.grad(objective, logits)[0]
+    for action, weight in zip(actions, weights, strict=True):
+        if estimator.noise == "sample":
+            monkeypatch.setattr(module, "sample_one_hot", lambda *a, forced=action, **k: forced)
+        total += weight * torch.autograd.grad(estimator(logits, value, **options).objective, logits)[0]
     return total
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - NOISY))
+@pytest.mark.parametrize("name", ENUMERABLE)
 def test_exactness_is_as_declared_by_enumeration(name, function, logits, monkeypatch):
     value = FUNCTIONS[function]
     got = expected_estimate(name, logits, value, monkeypatch)
@@ -91,16 +95,30 @@ def test_exactness_is_as_declared_by_enumeration(name, function, logits, monkeyp
         assert (got - want).abs().max() > 1e-2, "declared inexact here, but it is exact"
 
 
-@pytest.mark.parametrize("name", sorted(NOISY))
-def test_a_noisy_estimator_is_biased_even_for_a_linear_function(name, logits):
-    """The z-score of the bias is above 8: under 1e-14 chance of passing if the estimator were unbiased."""
-    assert ESTIMATORS[name].exact_on == "none"
-    many = logits.detach().expand(200_000, GROUPS, K).clone().requires_grad_()
-    objective = ESTIMATORS[name](many, linear, generator=torch.Generator().manual_seed(1)).objective
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("name", RELAXED)
+def test_exactness_is_as_declared_by_many_estimates(name, function, logits):
+    """z-tests of the mean of 100,000 estimates, seeded.
+
+    Declared exact: all six |z| below 5; a right estimator fails with probability 6 · 5.7e-7 a case, 1e-4 over all.
+    Declared inexact: some |z| above 8; an unbiased estimator would pass with probability below 1e-14.
+    """
+    value = FUNCTIONS[function]
+    many = logits.detach().expand(100_000, GROUPS, K).clone().requires_grad_()
+    objective = ESTIMATORS[name](many, value, generator=torch.Generator().manual_seed(1)).objective
     estimates = torch.autograd.grad(objective.sum(), many)[0].flatten(1)
-    error = estimates.mean(0) - exact_gradient(logits, linear).flatten()
-    z = error / (estimates.std(0) / len(estimates) ** 0.5)
-    assert z.abs().max() > 8
+    error = estimates.mean(0) - exact_gradient(logits, value).flatten()
+    z = (error / (estimates.std(0) / len(estimates) ** 0.5).clamp_min(1e-12)).abs().max()
+    if function in INCLUDES[ESTIMATORS[name].exact_on]:
+        assert z < 5
+    else:
+        assert z > 8, "declared inexact here, but it looks exact"
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean-action", "self-critical", torch.tensor(7.0)])
+def test_reinforce_is_unbiased_with_any_baseline(baseline, logits, monkeypatch):
+    got = expected_estimate("reinforce", logits, general, monkeypatch, baseline=baseline)
+    torch.testing.assert_close(got, exact_gradient(logits, general), rtol=1e-9, atol=1e-11)
 
 
 def test_gumbel_bias_vanishes_with_the_temperature(logits):
@@ -126,9 +144,10 @@ def test_values_are_one_hot_or_not_as_declared(name, logits):
         return general(action)
 
     ESTIMATORS[name](logits, value, generator=torch.Generator().manual_seed(0))
-    (action,) = seen
-    vertices = ((action == 0) | (action == 1)).all() and (action.sum(-1) == 1).all()
-    assert bool(vertices) == ESTIMATORS[name].one_hot
+    vertices = [((action == 0) | (action == 1)).all() and (action.sum(-1) == 1).all() for action in seen]
+    assert all(vertices) == ESTIMATORS[name].one_hot
+    if isinstance(ESTIMATORS[name].evaluations, int):
+        assert len(seen) == ESTIMATORS[name].evaluations
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -137,8 +156,10 @@ def test_objective_is_the_value_of_the_action(name, logits):
     if name == "exact":
         weights = (torch.log_softmax(logits, -1) * joint_actions()).sum((-2, -1)).exp()
         want = (weights * general(joint_actions())).sum()
+    elif name in ("unordered-set", "sum-and-sample"):
+        pytest.skip("a weighted sum: see test_without_replacement.py")
     else:
-        want = general(estimate.action)
+        want = general(estimate.action).mean()
     torch.testing.assert_close(estimate.objective, want)
 
 
@@ -156,7 +177,7 @@ def test_a_masked_choice_is_never_taken_and_gets_no_gradient(name):
     mask = torch.ones(500, GROUPS, K, dtype=torch.bool)
     mask[:, 0, 1] = mask[::2, 1, 2] = False
     estimate = ESTIMATORS[name](logits, general, mask=mask, generator=torch.Generator().manual_seed(1))
-    assert (estimate.action[~mask] == 0).all()
+    assert (estimate.action * ~mask == 0).all()
     gradient = torch.autograd.grad(estimate.objective.sum(), logits)[0]
     assert (gradient[~mask] == 0).all()
     assert gradient.isfinite().all()
@@ -182,7 +203,7 @@ def test_any_floating_dtype_any_rank_and_non_contiguous(name, dtype):
         logits = torch.randn(shape).to(dtype).transpose(-1, -2).requires_grad_()
         estimate = ESTIMATORS[name](logits, linear)
         assert estimate.objective.shape == logits.shape[:-2]
-        assert estimate.action.shape == logits.shape
+        assert estimate.action.shape[-logits.dim() :] == logits.shape
         assert torch.autograd.grad(estimate.objective.sum(), logits)[0].dtype == dtype
 
 
@@ -191,7 +212,26 @@ def test_members_draw_from_their_own_streams(name):
     logits = torch.randn(1, 6, GROUPS, K).expand(3, -1, -1, -1)
     together = ESTIMATORS[name](logits, general, generator=RandomStreams([5, 6, 7])).action
     alone = ESTIMATORS[name](logits[:1], general, generator=RandomStreams([6])).action
-    torch.testing.assert_close(together[1:2], alone, rtol=0, atol=0)
+    torch.testing.assert_close(together[..., 1:2, :, :, :], alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_several_samples_are_averaged(name, logits):
+    """The variance of the mean of 16 is below half of that of one or two; deterministic estimators stay as they are."""
+    estimator = ESTIMATORS[name]
+    few = {"num_samples": 2} if "num_samples" in estimator.options else {}
+    more = 6 if "num_samples" in estimator.options else 16  # two thirds of all nine joint actions
+    spread = []
+    for options in (few, {"num_samples": more}):
+        many = logits.detach().expand(4000, GROUPS, K).clone().requires_grad_()
+        estimate = estimator(many, general, generator=torch.Generator().manual_seed(0), **options)
+        assert estimate.objective.shape == (4000,)
+        spread.append(torch.autograd.grad(estimate.objective.sum(), many)[0].var(0).sum().item())
+    assert spread[1] < 0.5 * spread[0] or spread == [0.0, 0.0]
+    if estimator.noise == "sample" and not few:
+        assert estimate.action.shape == (16, 4000, GROUPS, K)
+    with pytest.raises(ValueError, match="num_samples"):
+        estimator(logits, general, num_samples=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
@@ -246,18 +286,6 @@ def test_curvature_bandit_stalls_where_the_closed_form_says(name, stall):
     assert mean_gradient(torch.tensor(stall + 0.02, dtype=torch.float64)) < 0
 
 
-def test_reinforce_with_a_baseline_keeps_its_mean(logits, monkeypatch):
-    want = exact_gradient(logits, general)
-    original = ESTIMATORS["reinforce"]
-    with temporary_registration():
-        register("with-baseline", exact_on="all", pathwise=False, one_hot=True, evaluations=1, paper="")(
-            lambda logits, value, **options: original(logits, value, baseline=torch.tensor(7.0), **options)
-        )
-        got = expected_estimate("with-baseline", logits, general, monkeypatch)
-    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
-    assert "with-baseline" not in ESTIMATORS
-
-
 def test_exact_refuses_what_cannot_be_enumerated_but_takes_sums_over_groups():
     logits = torch.randn(64, 5)
     with pytest.raises(ValueError, match="joint actions"):
@@ -273,22 +301,41 @@ def test_exact_refuses_what_cannot_be_enumerated_but_takes_sums_over_groups():
 
 
 def test_a_name_cannot_be_registered_twice():
-    with pytest.raises(ValueError, match="registered already"):
-        register("gumbel", exact_on="none", pathwise=True, one_hot=True, evaluations=1, paper="")(lambda: None)
+    with temporary_registration(), pytest.raises(ValueError, match="registered already"):
+        register("gumbel", exact_on="none")(lambda: None)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_compiles_as_one_graph(name):
-    logits = torch.randn(4, GROUPS, K)
+def test_compiles_as_one_graph_with_the_same_result(name):
+    torch._dynamo.reset()
+    logits = torch.randn(4, GROUPS, K, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = torch.tensor([True, True, False])
 
     def run(x):
-        return ESTIMATORS[name].function(x, linear).objective.sum()
+        return ESTIMATORS[name](x, general, temperature=0.7, mask=mask).objective
 
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    x = logits.clone().requires_grad_()
-    torch.autograd.grad(compiled(x), x)
+    results = []
+    for each in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)
+        objective = each(logits)
+        results.append((objective.detach(), torch.autograd.grad(objective.sum(), logits)[0]))
+    torch.testing.assert_close(results[0], results[1])
 
 
-def test_estimate_is_a_pair():
-    assert Estimate._fields == ("objective", "action")
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_works_under_autocast(name):
+    layer = torch.nn.Linear(5, GROUPS * K)
+    critic = torch.nn.Linear(GROUPS * K, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = layer(torch.randn(7, 5)).unflatten(-1, (GROUPS, K))
+        assert logits.dtype == torch.bfloat16
+        estimate = ESTIMATORS[name](logits, lambda action: critic(action.flatten(-2)).squeeze(-1))
+    estimate.objective.sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    assert layer.weight.grad.abs().sum() > 0
+    assert critic.weight.grad is None
+
+
+def test_an_estimate_is_an_objective_and_an_action():
+    assert Estimate._fields == ("objective", "action", "auxiliary")
     assert base.ESTIMATORS is ESTIMATORS
