@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,11 +22,16 @@ from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import FlatParameters, StackedMLP
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
+from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, diagnose
+from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
+
+BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
+DIAGNOSED_STATES, DIAGNOSED_ESTIMATES = 32, 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class ActorCriticConfig:
         coefficient_rate: step of the entropy and divergence coefficients, in nats an update.
         max_grad_norm: gradients of each member are scaled down to this norm.
         hidden: units of each hidden layer, of actor and critic.
+        baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
+        num_samples: of the estimator, for each state; its own default if not given.
+        diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
     """
 
     num_envs: int = 64
@@ -66,6 +74,9 @@ class ActorCriticConfig:
     coefficient_rate: float = 0.02
     max_grad_norm: float = 1.0
     hidden: tuple[int, ...] = (64, 64)
+    baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
+    num_samples: int | None = None
+    diagnostics_interval: int = 16
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
@@ -82,6 +93,12 @@ class ActorCriticConfig:
                 f"num_envs x rollout_steps = {self.num_envs * self.rollout_steps} must be divisible by "
                 f"minibatches = {self.minibatches}"
             )
+        if self.baseline not in BASELINES:
+            raise RunError(f"unknown baseline {self.baseline!r}; choose one of {', '.join(BASELINES)}")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise RunError(f"num_samples must be at least 1, got {self.num_samples}")
+        if self.diagnostics_interval < 0:
+            raise RunError(f"diagnostics_interval must not be negative, got {self.diagnostics_interval}")
         if not self.hidden or min(self.hidden) < 1:
             raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
 
@@ -96,7 +113,11 @@ class ActorCritic:
         seeds: one a member; decides its initial weights and all its noise.
         estimator: a name in `gumbelrl.policies.ESTIMATORS`.
         critic: a name in `gumbelrl.agents.critics.CRITICS`.
+        temperature: a schedule; of a learned one the agent makes the parameters.
         device: where everything lives.
+
+    Raises:
+        RunError: the temperature is learned, but the estimator does not depend on it.
     """
 
     def __init__(
@@ -108,6 +129,7 @@ class ActorCritic:
         seeds: Sequence[int],
         estimator: str = "gumbel",
         critic: str = "linear",
+        temperature: Schedule = CONSTANT,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.layout, self.num_members = config, layout, len(seeds)
@@ -116,13 +138,25 @@ class ActorCritic:
         num_logits = layout.num_groups * layout.num_choices
         self.actor = StackedMLP(self.streams, num_features, num_logits, hidden=config.hidden, last_gain=0.01)
         self.critic = make_critic(critic, self.streams, num_features, layout, hidden=config.hidden)
-        self.parameters = FlatParameters([self.actor, self.critic], num_members=self.num_members)
+        self.path = EstimatorPath(
+            self.estimator,
+            self.streams,
+            layout,
+            num_features,
+            schedule=temperature,
+            baseline=config.baseline,
+            num_samples=config.num_samples,
+        )
+        self.parameters = FlatParameters([self.actor, self.critic, self.path], num_members=self.num_members)
         self.flat = self.parameters.flat
+        # The control variate's parameters come last. Its loss has a scale of its own, which Adam does not mind, but which
+        # would decide how everything else is clipped.
+        self.num_clipped = self.flat.shape[1] - self.path.num_control_parameters // self.num_members
         self.optimizer = torch.optim.Adam([self.flat], lr=config.learning_rate, fused=True)
         start = torch.full((self.num_members,), math.log(config.entropy_coefficient), device=device)
         self.log_entropy_coefficient, self.log_kl_coefficient = start, torch.zeros_like(start)
         self.max_entropy = float(sum(math.log(count) for count in layout.choice_counts)) or 1.0
-        self.temperature = 1.0
+        self.diagnostic_streams = RandomStreams([derive_seed(seed, "diagnostics") for seed in seeds], device=device)
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
@@ -140,7 +174,7 @@ class ActorCritic:
 
     def set_progress(self, progress: float, *, temperature: float) -> None:
         """Set what depends on how much of the run is over: the temperature and the learning rate."""
-        self.temperature = temperature
+        self.path.scheduled_temperature = temperature
         if self.config.anneal:
             self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * (1.0 - progress)
 
@@ -205,17 +239,22 @@ class ActorCritic:
         fitted = value(self.critic.training_action(batch["action"], behaviour.probs, weight))
         critic_loss = 0.5 * (fitted - batch["target"]).square().mean(1)
 
-        estimate = self.estimator(policy.logits, value, temperature=self.temperature, mask=mask, generator=self.streams)
+        estimate, temperature = self.path(batch["observation"], policy.logits, value, mask, self.streams)
         entropy, kl = policy.entropy(), behaviour.kl(policy)
         entropy_coefficient = self.log_entropy_coefficient.exp().unsqueeze(1)
         climb = estimate.objective + entropy_coefficient * entropy
         # REPPO, equation 9: a state whose policy has moved too far is only brought back.
         actor_loss = torch.where(kl < config.kl_bound, -climb, self.log_kl_coefficient.exp().unsqueeze(1) * kl).mean(1)
 
+        loss = critic_loss + actor_loss
+        if estimate.auxiliary is not None:
+            loss = loss + estimate.auxiliary.mean(1)
         # Summed, not averaged: each member's gradient is then what it would be alone.
-        gradient = self.parameters.gradient((critic_loss + actor_loss).sum())
-        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        self.flat.grad = gradient.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        gradient = self.parameters.gradient(loss.sum())
+        clipped = gradient[:, : self.num_clipped]
+        norm = torch.linalg.vector_norm(clipped, dim=1, keepdim=True)
+        clipped.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        self.flat.grad = gradient
         self.optimizer.step()
         with torch.no_grad():
             mean_entropy, mean_kl = entropy.mean(1), kl.mean(1)
@@ -227,10 +266,36 @@ class ActorCritic:
             "train/value": fitted.detach().mean(1),
             "policy/entropy": mean_entropy,
             "policy/kl": mean_kl,
+            "policy/temperature": temperature,
             "policy/entropy_coefficient": entropy_coefficient.squeeze(1),
             "policy/kl_coefficient": self.log_kl_coefficient.exp(),
             "gradient/norm": norm.squeeze(1),
             "policy/probs": policy.probs.detach(),
+        }
+
+    def diagnose(self, rollout: Transition) -> dict[str, Tensor]:
+        """Measure the estimator on the rollout's last states with the critic as it is; metrics, each `[member]`.
+
+        It draws from streams of its own, so that measuring does not change what is learned.
+        """
+        observation = rollout.observation[-1, :, :DIAGNOSED_STATES]
+        mask = None if rollout.mask is None else rollout.mask[-1, :, :DIAGNOSED_STATES]
+        policy = self.policy(observation, mask)
+        found = diagnose(
+            self.estimator,
+            policy.logits,
+            self.critic(observation),
+            mask=policy.mask,
+            generator=self.diagnostic_streams,
+            num_estimates=DIAGNOSED_ESTIMATES,
+            **self.path.options(observation),
+        )
+        return {
+            "gradient/bias": found.bias,
+            "gradient/variance": found.variance,
+            "gradient/signal_to_noise": found.signal_to_noise,
+            "gradient/cosine": found.cosine,
+            "policy/soft_hard_gap": found.soft_hard_gap,
         }
 
     # State ----------------------------------------------------------------------------------------------------------
@@ -243,6 +308,8 @@ class ActorCritic:
             "log_entropy_coefficient": self.log_entropy_coefficient,
             "log_kl_coefficient": self.log_kl_coefficient,
             "streams": self.streams.state_dict(),
+            "diagnostic_streams": self.diagnostic_streams.state_dict(),
+            "path": {"moving_mean": self.path.moving_mean},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -254,6 +321,8 @@ class ActorCritic:
             name: value.to(self.flat.device) for name, value in state["optimizer"].items()
         }
         self.streams.load_state_dict(state["streams"])
+        self.diagnostic_streams.load_state_dict(state["diagnostic_streams"])
+        self.path.moving_mean.copy_(state["path"]["moving_mean"])
 
 
 def _take(column: Tensor, order: Tensor) -> Tensor:

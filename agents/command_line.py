@@ -17,7 +17,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.experiment import DEVICES, TRACK_MODES, Experiment, RunConfig, load_experiment, report
-from gumbelrl.agents.registry import AGENTS
+from gumbelrl.agents.registry import AGENTS, POLICY_PRESETS
 from gumbelrl.policies import ESTIMATORS
 
 Settings = TypeVar("Settings")
@@ -63,14 +63,14 @@ class Options(Generic[Settings]):
     """Settings of the agent."""
     env: str = RunConfig.env
     """Environment: one of ours or any gymnasium id with discrete actions."""
-    policy: Annotated[str, _names(list(ESTIMATORS))] = RunConfig.policy
+    policy: Annotated[str, _names([*ESTIMATORS, *POLICY_PRESETS])] = RunConfig.policy
     """How the gradient passes the sampled action: the estimator."""
     agent: Annotated[str, _names(list(AGENTS))] = RunConfig.agent
     """What learns."""
     critic: Annotated[str, _names(list(CRITICS))] = RunConfig.critic
     """Form of the critic: a value per choice, a network of observation and action, or that one interpolated."""
     temperature: str = RunConfig.temperature
-    """Temperature of the relaxation: a number, or a schedule such as linear:1.0:0.1, exponential:1.0:0.1, jang:1e-5."""
+    """Temperature: a number, a schedule (linear:1.0:0.1, exponential:1.0:0.1, jang:1e-5), learned:1.0 or state:1.0."""
     seeds: Annotated[tuple[int, ...], _SEEDS] = RunConfig.seeds
     """Seeds, trained side by side in one process: 0 1 2, or 0..9."""
     total_steps: int = RunConfig.total_steps

@@ -28,11 +28,11 @@ from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.evaluation import evaluate
 from gumbelrl.agents.progress import Progress, format_seconds
-from gumbelrl.agents.registry import AGENTS
+from gumbelrl.agents.registry import AGENTS, resolve_policy
 from gumbelrl.agents.tracking import JsonLines, read_metrics
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import BatchedEnv, make
-from gumbelrl.policies import ESTIMATORS, ActionLayout, parse_temperature
+from gumbelrl.policies import ActionLayout, parse_temperature
 
 TRACK_MODES = ("auto", "online", "offline", "off")
 DEVICES = ("auto", "cpu", "cuda")
@@ -78,9 +78,9 @@ def check_config(config: RunConfig) -> None:
     Raises:
         RunError: with a sentence that says what is wrong and what would be right.
     """
-    choose("policy", config.policy, ESTIMATORS)
     choose("agent", config.agent, AGENTS)
     choose("critic", config.critic, CRITICS)
+    resolve_policy(config.policy, config.critic)
     if not config.seeds:
         raise RunError("no seed given: name at least one, such as --seeds 0 or --seeds 0..9")
     repeated = sorted({seed for seed in config.seeds if config.seeds.count(seed) > 1})
@@ -123,13 +123,15 @@ class Experiment:
         self.run_ids = [uuid.uuid4().hex[:8] for _ in config.seeds]
         self.schedule = parse_temperature(config.temperature)
         num_features = int(np.prod(env.single_observation_space.shape or (1,)))
+        estimator, critic = resolve_policy(config.policy, config.critic)
         agent = AGENTS[config.agent].agent(
             config.agent_config,
             layout=self.layout,
             num_features=num_features,
             seeds=config.seeds,
-            estimator=config.policy,
-            critic=config.critic,
+            estimator=estimator,
+            critic=critic,
+            temperature=self.schedule,
             device=self.device,
         )
         self.trainer = Trainer(
@@ -182,12 +184,14 @@ class Experiment:
         next_save += config.checkpoint_interval
         start = time.perf_counter() - self.seconds
         with Progress(config.total_steps, num_members=len(config.seeds), start_step=trainer.step) as progress:
+            metrics: dict[str, Tensor] = {}
             while not trainer.finished and not stop:
-                metrics = trainer.iterate()
+                metrics |= trainer.iterate()
                 if trainer.step >= next_log or trainer.finished:
                     next_log = trainer.step + config.log_interval
                     self.seconds = time.perf_counter() - start
                     progress.update(trainer.step, self._log(metrics))
+                    metrics = {}
                 if trainer.step >= next_save or trainer.finished:
                     next_save = trainer.step + config.checkpoint_interval
                     self.save()
@@ -201,7 +205,6 @@ class Experiment:
         for member in range(len(config.seeds)):
             row: dict[str, float] = {"step": trainer.step}
             row |= {name: float(value[member]) for name, value in arrays.items()}
-            row["policy/temperature"] = self.trainer.agent.temperature
             row["time/seconds"] = round(self.seconds, 3)
             if self.threshold is not None and self.solved_at[member] is None:
                 enough = row["train/episodes"] >= 100 and row["train/return"] >= self.threshold

@@ -110,6 +110,6 @@ class FlatParameters:
             start += column.shape[1]
 
     def gradient(self, loss: Float[Tensor, ""]) -> Float[Tensor, "member size"]:
-        """Return the gradient of `loss`, laid out as `flat`."""
-        gradients = torch.autograd.grad(loss, self.parameters)
+        """Return the gradient of `loss`, laid out as `flat`; zero for what it does not depend on."""
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
         return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)

@@ -69,6 +69,9 @@ class Trainer:
         rollout = self.collect()
         self._check(rollout)
         metrics = self.agent.update(rollout)
+        interval = self.agent.config.diagnostics_interval
+        if interval and (self.step // self.steps_per_iteration) % interval == 0:
+            metrics |= self.agent.diagnose(rollout)
         self.step += self.steps_per_iteration
         metrics["train/return"], metrics["train/length"] = self.statistics.means()
         metrics["train/episodes"] = self.statistics.count

@@ -1,6 +1,6 @@
 """Which estimator learns with which critic: seeds that solve CartPole, and how fast. Nothing is tuned per estimator.
 
-    python benchmarks/learning.py --processes 2      # about 10 minutes on two cores
+    python benchmarks/learning.py --processes 2      # about 25 minutes on two cores
     python benchmarks/learning.py --table            # the table of the results at hand, as Markdown
 
 A seed has solved the task when its training return, averaged over its last 100 episodes, reaches the environment's
@@ -65,6 +65,7 @@ def train(config: RunConfig) -> dict[str, Any]:
         "sampled_return": [m["eval/sampled_return"] for m in members],
         "greedy_return": [m["eval/greedy_return"] for m in members],
         "train_seconds": results["train_seconds"],
+        "commit": provenance()["commit"],
     }
 
 

@@ -92,11 +92,36 @@ class Jang:
         return max(self.floor, math.exp(-self.rate * step))
 
 
+@dataclass(frozen=True)
+class Learned:
+    """One temperature, learned with the policy from `initial`, above `floor`; see `LearnedTemperature`."""
+
+    initial: float = 1.0
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_temperature(self.floor)
+        check_temperature(self.initial)
+        if self.initial <= self.floor:
+            raise ValueError(f"a learned temperature must start above its floor, got {self.initial} and {self.floor}")
+
+    def value(self, progress: float, step: int) -> float:
+        return self.initial
+
+
+@dataclass(frozen=True)
+class State(Learned):
+    """A learned function of the state; see `StateTemperature`."""
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": Constant,
     "linear": Linear,
     "exponential": Exponential,
+    "tags": Exponential,
     "jang": Jang,
+    "learned": Learned,
+    "state": State,
 }
 
 
@@ -119,7 +144,7 @@ def parse_temperature(text: str) -> Schedule:
         return SCHEDULES[name](*numbers)
     except TypeError:
         raise ValueError(
-            f"{text!r} has {len(numbers)} numbers; write for example linear:1.0:0.1 or jang:1e-5"
+            f"{text!r} has {len(numbers)} numbers; write for example linear:1.0:0.1, jang:1e-5 or learned:1.0"
         ) from None
 
 
