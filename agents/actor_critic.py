@@ -117,7 +117,7 @@ class ActorCritic:
         device: where everything lives.
 
     Raises:
-        RunError: the temperature is learned, but the estimator does not depend on it.
+        RunError: the temperature is to be learned, but the estimator gives it no gradient.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ActorCritic:
         )
         self.parameters = FlatParameters([self.actor, self.critic, self.path], num_members=self.num_members)
         self.flat = self.parameters.flat
-        # The control variate's parameters come last. Its loss has a scale of its own, which Adam does not mind, but which
+        # The control variate's parameters come last. Its loss has a scale of its own, which Adam does not mind, but it
         # would decide how everything else is clipped.
         self.num_clipped = self.flat.shape[1] - self.path.num_control_parameters // self.num_members
         self.optimizer = torch.optim.Adam([self.flat], lr=config.learning_rate, fused=True)

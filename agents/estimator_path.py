@@ -27,7 +27,7 @@ class EstimatorPath(nn.Module):
         num_samples: for each state; None is the estimator's own default.
 
     Raises:
-        RunError: the temperature is learned, but the estimator does not depend on it.
+        RunError: the temperature is to be learned, but the estimator gives it no gradient.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class EstimatorPath(nn.Module):
         self.moving_mean = torch.zeros(streams.rows, device=streams.device)
         self.learned: nn.Module | None = None
         if isinstance(schedule, Learned):
-            if not estimator.uses_temperature:
-                raise RunError(f"a learned temperature does nothing for {estimator.name}, which does not depend on it")
+            if estimator.temperature != "differentiable":
+                raise RunError(f"{estimator.name} gives a temperature no gradient, so that it cannot be learned")
             self.learned = _learned_temperature(schedule, streams, num_features)
         self.control: StackedMLP | None = None
         if estimator.learns:

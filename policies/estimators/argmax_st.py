@@ -19,7 +19,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=True,
     noise="none",
     evaluations=1,
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:1308.3432",
 )
 def argmax_st(

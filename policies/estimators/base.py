@@ -48,7 +48,8 @@ class Estimator:
         noise: what is random: nothing, the one-hot samples alone, or more than their choice (relaxed or conditional
             noise, or samples that depend on each other).
         evaluations: evaluations of the value function for one estimate; K for one a choice.
-        uses_temperature: the estimate depends on the temperature.
+        temperature: not used, used, or differentiable: the objective has a gradient with respect to it, so that it can
+            be learned.
         learns: has a learned control variate, the option `control`, and returns `Estimate.auxiliary`.
         options: the names of what `function` takes beside the logits and the value function; found by `register`.
         summary: one line.
@@ -62,7 +63,7 @@ class Estimator:
     one_hot: bool
     noise: Literal["none", "sample", "relaxed"]
     evaluations: int | str
-    uses_temperature: bool
+    temperature: Literal["unused", "used", "differentiable"]
     summary: str
     paper: str
     learns: bool = False

@@ -23,7 +23,7 @@ MOST_EVALUATIONS = 4096
     one_hot=True,
     noise="none",
     evaluations="K",
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:1910.07207",
 )
 def exact(

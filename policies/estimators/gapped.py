@@ -19,7 +19,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=True,
     noise="sample",
     evaluations=1,
-    uses_temperature=True,
+    temperature="differentiable",
     paper="arXiv:2206.07235",
 )
 def gapped(

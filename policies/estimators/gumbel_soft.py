@@ -19,7 +19,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=False,
     noise="relaxed",
     evaluations=1,
-    uses_temperature=True,
+    temperature="differentiable",
     paper="arXiv:1611.00712",
 )
 def gumbel_soft(

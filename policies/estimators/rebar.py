@@ -86,7 +86,7 @@ def _with_control_variate(
     return estimate if control is None else estimate._replace(auxiliary=gradient.square().sum((-2, -1)))
 
 
-@register("rebar", **_PAIR, uses_temperature=True, paper="arXiv:1703.07370")
+@register("rebar", **_PAIR, temperature="used", paper="arXiv:1703.07370")
 def rebar(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,
@@ -119,7 +119,7 @@ def rebar(
     return _with_control_variate(logits, value, temperature, mask, generator, scale, None)
 
 
-@register("relax", **_PAIR, uses_temperature=True, learns=True, paper="arXiv:1711.00123")
+@register("relax", **_PAIR, temperature="used", learns=True, paper="arXiv:1711.00123")
 def relax(
     logits: Float[Tensor, "*batch group choice"],
     value: Value,

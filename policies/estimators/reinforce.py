@@ -21,7 +21,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=True,
     noise="sample",
     evaluations=1,
-    uses_temperature=False,
+    temperature="unused",
     paper="Williams 1992",
 )
 def reinforce(

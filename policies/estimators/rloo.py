@@ -18,7 +18,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=True,
     noise="sample",
     evaluations="k",
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:2402.14740",
 )
 def rloo(

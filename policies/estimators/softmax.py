@@ -19,7 +19,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=False,
     noise="none",
     evaluations=1,
-    uses_temperature=True,
+    temperature="differentiable",
     paper="arXiv:2506.16608",
 )
 def softmax(

@@ -19,7 +19,7 @@ from gumbelrl.policies.temperature import check_temperature
     one_hot=True,
     noise="sample",
     evaluations=1,
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:1308.3432",
 )
 def straight_through(

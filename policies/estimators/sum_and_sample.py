@@ -20,7 +20,7 @@ from gumbelrl.policies.without_replacement import most_probable, sample_without_
     one_hot=True,
     noise="relaxed",
     evaluations="k",
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:1810.04777",
 )
 def sum_and_sample(

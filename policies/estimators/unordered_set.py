@@ -22,7 +22,7 @@ MOST_SAMPLES = 8
     one_hot=True,
     noise="relaxed",
     evaluations="k",
-    uses_temperature=False,
+    temperature="unused",
     paper="arXiv:2002.06043",
 )
 def unordered_set(
