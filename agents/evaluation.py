@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gumbelrl.agents.actor_critic import ActorCritic
+from gumbelrl.agents.observations import to_features
 from gumbelrl.agents.training import env_seeds, split_mask
 from gumbelrl.envs import BatchedEnv
 from gumbelrl.random import RandomStreams, derive_seed
@@ -41,7 +42,7 @@ def evaluate(
     returns = torch.zeros(members * episodes, device=env.device)
     running = torch.ones_like(returns, dtype=torch.bool)
     for t in range(env.max_episode_steps or LONGEST_EPISODE):
-        features = observation.flatten(1).to(torch.float32).unflatten(0, (members, episodes))
+        features = to_features(env.single_observation_space, observation).unflatten(0, (members, episodes))
         policy = agent.policy(features, mask)
         action = policy.mode if greedy else policy.sample(generator=streams)
         step = env.step(agent.layout.from_one_hot(action).flatten(0, 1))

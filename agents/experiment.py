@@ -27,6 +27,7 @@ from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.evaluation import evaluate
+from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.progress import Progress, format_seconds
 from gumbelrl.agents.registry import AGENTS, resolve_policy
 from gumbelrl.agents.tracking import JsonLines, read_metrics
@@ -122,12 +123,11 @@ class Experiment:
         self.folder = config.output or default_folder(config)
         self.run_ids = [uuid.uuid4().hex[:8] for _ in config.seeds]
         self.schedule = parse_temperature(config.temperature)
-        num_features = int(np.prod(env.single_observation_space.shape or (1,)))
         estimator, critic = resolve_policy(config.policy, config.critic)
         agent = AGENTS[config.agent].agent(
             config.agent_config,
             layout=self.layout,
-            num_features=num_features,
+            num_features=num_features(env.single_observation_space),
             seeds=config.seeds,
             estimator=estimator,
             critic=critic,

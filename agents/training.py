@@ -12,6 +12,7 @@ from torch import Tensor
 from gumbelrl.agents.actor_critic import ActorCritic
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.observations import to_features
 from gumbelrl.agents.rollout import Transition, stack_rollout
 from gumbelrl.envs import BatchedEnv
 from gumbelrl.policies import ActionLayout
@@ -50,9 +51,9 @@ class Trainer:
         self.mask = self._mask(env.info, "action_mask")
 
     def _members(self, rows: Tensor, *, feature: bool = False) -> Tensor:
-        """[member·env, ...] -> [member, env, ...], observations flattened to a vector of float32."""
+        """[member·env, ...] -> [member, env, ...], observations as vectors of features."""
         if feature:
-            rows = rows.flatten(1).to(torch.float32)
+            rows = to_features(self.env.single_observation_space, rows)
         return rows.unflatten(0, (self.num_members, self.num_envs))
 
     def _mask(self, info: dict[str, Tensor], key: str) -> Bool[Tensor, "member env group choice"] | None:

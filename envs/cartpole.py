@@ -16,7 +16,8 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gumbelrl.envs.base import NativeEnv
+from gumbelrl.envs.drawing import BLUE, FAINT, INK, ORANGE, Canvas
+from gumbelrl.envs.native import NativeEnv
 
 GRAVITY = 9.8  # m/s²
 POLE_MASS = 0.1  # kg
@@ -29,7 +30,7 @@ POSITION_LIMIT = 2.4  # m
 START_RANGE = 0.05
 
 
-class CartPole(NativeEnv):
+class CartPole(NativeEnv[Tensor]):
     """State and observation: cart position (m), velocity (m/s), pole angle (rad), angular velocity (rad/s).
 
     Actions push left (0) or right (1); the reward is 1 a step; an episode ends when the pole falls, the cart leaves the
@@ -38,6 +39,7 @@ class CartPole(NativeEnv):
 
     max_episode_steps = 500
     num_random = 4
+    optimal_return = 500.0
 
     def __init__(
         self, num_envs: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -68,3 +70,25 @@ class CartPole(NativeEnv):
 
     def observe(self, state: Float[Tensor, "env 4"]) -> Float[Tensor, "env 4"]:
         return state
+
+    def optimal_probs(self) -> Float[Tensor, "env 1 2"]:
+        """Return a linear feedback that keeps the pole up for all 500 steps, from any start."""
+        gains = torch.tensor([0.1, 0.3, 2.0, 0.8], dtype=self.dtype, device=self.device)
+        right = (self.state @ gains > 0).to(torch.float32)
+        return torch.stack((1.0 - right, right), dim=-1).unsqueeze(1)
+
+    def draw(self, row: int) -> np.ndarray:
+        position, _, angle, _ = (float(x) for x in self.state[row])
+        canvas, scale, ground = Canvas(600, 400), 600 / (2 * POSITION_LIMIT), 300.0
+        x = 300.0 + position * scale
+        canvas.line([(0, ground), (600, ground)], FAINT, width=3)
+        canvas.rectangle(x - 30, ground - 18, x + 30, ground + 18, INK, radius=5)
+        reach = 2 * HALF_LENGTH * scale * 1.6
+        tip = (x + reach * math.sin(angle), ground - 12 - reach * math.cos(angle))
+        canvas.line([(x, ground - 12), tip], ORANGE, width=10)
+        canvas.circle((x, ground - 12), 6, BLUE)
+        return canvas.array()
+
+    def describe(self, row: int) -> str:
+        position, velocity, angle, spin = (float(x) for x in self.state[row])
+        return f"position {position:+.3f} m, {velocity:+.3f} m/s; angle {angle:+.3f} rad, {spin:+.3f} rad/s"

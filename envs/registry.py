@@ -13,6 +13,7 @@ import torch
 from gumbelrl.envs.base import BatchedEnv
 from gumbelrl.envs.cartpole import CartPole
 from gumbelrl.envs.gymnasium_adapter import GymnasiumEnv
+from gumbelrl.envs.native import NativeEnv
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,12 @@ class EnvironmentEntry:
     Attributes:
         factory: called with `num_envs`, `device` and the environment's own options.
         twin: id of the gymnasium environment that it equals step by step, if there is one.
-        optimal_return: of the best policy, from a fresh episode.
         separates: which estimators or agents it tells apart.
         source: where the rules come from.
     """
 
-    factory: Callable[..., BatchedEnv]
+    factory: Callable[..., NativeEnv]
     twin: str | None
-    optimal_return: float
     summary: str
     separates: str
     source: str
@@ -39,7 +38,6 @@ ENVIRONMENTS: dict[str, EnvironmentEntry] = {
     "gumbelrl/CartPole-v1": EnvironmentEntry(
         CartPole,
         "CartPole-v1",
-        500.0,
         "keep a pole upright on a cart",
         "nothing: the control that all should solve",
         "Barto, Sutton & Anderson 1983; gymnasium CartPole-v1",

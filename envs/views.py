@@ -10,8 +10,10 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from gumbelrl.envs.base import NativeEnv
+from gumbelrl.envs.native import NativeEnv, choice_counts
 from gumbelrl.envs.registry import ENVIRONMENTS
+
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 30}
 
 
 def _fresh_seed(generator: np.random.Generator) -> int:
@@ -21,13 +23,13 @@ def _fresh_seed(generator: np.random.Generator) -> int:
 class SingleView(gymnasium.Env[np.ndarray, Any]):
     """One environment, for `gymnasium.make`; the time limit is left to gymnasium's own wrapper."""
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's convention)
+    metadata = METADATA
 
     def __init__(self, name: str, *, render_mode: str | None = None, **options: Any) -> None:
-        if render_mode is not None:
-            raise ValueError(f"{name} cannot be rendered yet; make it without render_mode")
-        self.env: NativeEnv = ENVIRONMENTS[name].factory(1, **options)  # type: ignore[assignment]
+        self.render_mode = _check_render_mode(name, render_mode)
+        self.env: NativeEnv = ENVIRONMENTS[name].factory(1, **options)
         self.env.max_episode_steps = None
+        self.env.check_actions = True
         self.observation_space = self.env.single_observation_space
         self.action_space = self.env.single_action_space
 
@@ -39,25 +41,43 @@ class SingleView(gymnasium.Env[np.ndarray, Any]):
         return observation[0].numpy().copy(), _numpy_info(self.env.info, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if not self.action_space.contains(action):
-            raise ValueError(f"action {action!r} is not in {self.action_space}")
         step = self.env.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
         return (
             step.final_observation[0].numpy().copy(),
             float(step.reward[0]),
             bool(step.terminated[0]),
             bool(step.truncated[0]),
-            _numpy_info(step.info, 0),
+            _numpy_info(self.env.final_info(step), 0),
         )
+
+    def action_masks(self) -> np.ndarray:
+        """Return which choices are valid, as sb3-contrib's maskable agents ask for it."""
+        mask = self.env.info.get("action_mask")
+        if mask is None:
+            return np.ones(sum(choice_counts(self.action_space)), dtype=np.bool_)
+        return mask[0].cpu().numpy().copy()
+
+    def render(self) -> Any:
+        return _render(self.env, 0, self.render_mode)
 
 
 class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
     """`num_envs` environments, for `gymnasium.make_vec`; resets in the step that ends an episode."""
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (gymnasium's convention)
+    metadata = {**METADATA, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (gymnasium's convention)
 
-    def __init__(self, name: str, *, num_envs: int = 1, max_episode_steps: int | None = None, **options: Any) -> None:
-        self.env: NativeEnv = ENVIRONMENTS[name].factory(num_envs, **options)  # type: ignore[assignment]
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.render_mode = _check_render_mode(name, render_mode)
+        self.env: NativeEnv = ENVIRONMENTS[name].factory(num_envs, **options)
+        self.env.check_actions = True
         if max_episode_steps is not None:
             self.env.max_episode_steps = max_episode_steps
         self.num_envs = num_envs
@@ -84,6 +104,21 @@ class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
             info |= {"final_obs": step.final_observation.cpu().numpy().copy(), "_final_obs": finished}
         reward = step.reward.cpu().numpy().astype(np.float64)
         return step.observation.cpu().numpy().copy(), reward, terminated.copy(), truncated.copy(), info
+
+    def render(self) -> tuple[Any, ...] | None:
+        return tuple(_render(self.env, row, self.render_mode) for row in range(self.num_envs))
+
+
+def _check_render_mode(name: str, mode: str | None) -> str | None:
+    if mode not in (None, *METADATA["render_modes"]):
+        raise ValueError(f"{name} has no render_mode {mode!r}; choose rgb_array or ansi")
+    return mode
+
+
+def _render(env: NativeEnv, row: int, mode: str | None) -> Any:
+    if mode is None:
+        raise ValueError("render needs a render_mode: make the environment with render_mode='rgb_array' or 'ansi'")
+    return env.draw(row) if mode == "rgb_array" else env.describe(row)
 
 
 def _numpy_info(info: dict[str, torch.Tensor], row: int | None = None) -> dict[str, Any]:
