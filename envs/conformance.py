@@ -146,9 +146,8 @@ def check_time_limit(env: NativeEnv, limit: int = 3) -> None:
 
 
 def check_refusals(env: NativeEnv) -> None:
-    """Check that actions outside the space, and masked ones, are refused where `check_actions` is on."""
+    """Check that `check_actions` refuses actions outside the space and masked ones, and takes the others."""
     checked = env.resized(3)
-    checked.check_actions = True
     checked.reset(0)
     counts = choice_counts(env.single_action_space)
     valid = random_actions(checked, torch.Generator().manual_seed(4))
@@ -164,7 +163,7 @@ def check_refusals(env: NativeEnv) -> None:
                 action = masked.clone()
                 action[row, variable] = int((~part[row]).to(torch.int64).argmax())
                 _assert_refused(checked, action.view(valid.shape), f"environment {row} is masked")
-    checked.step(valid)
+    checked.check_actions(valid)
 
 
 def check_saving(env: NativeEnv, steps: int) -> None:
@@ -239,7 +238,7 @@ def _check_observation(env: NativeEnv, observation: Tensor, where: str) -> None:
 
 def _assert_refused(env: NativeEnv, action: Tensor, words: str) -> None:
     try:
-        env.step(action)
+        env.check_actions(action)
     except ValueError as error:
         refusal = str(error)
     else:

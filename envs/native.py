@@ -37,14 +37,12 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
     Attributes:
         optimal_return: expected undiscounted return of the best policy that sees only observations, from a fresh
             episode to its end or time limit; None where nobody knows.
-        check_actions: refuse invalid actions with an error; reads them on the host, so that it is off in training.
     """
 
     max_episode_steps: int | None = None
     num_random: int = 0
     num_step_random: int = 0
     optimal_return: float | None = None
-    check_actions: bool = False
     state: StateT
     _options: dict[str, Any]  # what it was made with, for `resized`
 
@@ -119,8 +117,6 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
     def step(self, action: Tensor) -> Step:
         if not hasattr(self, "state"):
             raise RuntimeError("step was called before reset: call reset(seed) first")
-        if self.check_actions:
-            self._check(action)
         noise = self._uniform(self.num_random + self.num_step_random)
         state, reward, terminated = self.transition(self.state, action, noise[:, self.num_random :])
         self.elapsed = self.elapsed + 1
@@ -158,8 +154,12 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
         final = {k.removeprefix("final_"): v for k, v in step.info.items() if k.startswith("final_")}
         return {k: final.get(k, v) for k, v in step.info.items() if not k.startswith("final_")}
 
-    def _check(self, action: Tensor) -> None:
-        """Refuse an action that is outside the space or masked.
+    def check_actions(self, action: Tensor, *, masks: bool = True) -> None:
+        """Refuse actions that are outside the space or masked; reads them on the host, so not for training.
+
+        Args:
+            action: as `step` takes it.
+            masks: refuse masked actions; without, only those outside the space.
 
         Raises:
             ValueError: the message names the environment row, the variable and the choice.
@@ -170,7 +170,7 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
             raise ValueError(f"actions have the shape {tuple(action.shape)}, {self.single_action_space} needs another")
         outside = (chosen < 0) | (chosen >= counts)
         _refuse(outside, chosen, f"is not in {self.single_action_space}")
-        if "action_mask" in self.info:
+        if masks and "action_mask" in self.info:
             index = chosen + torch.cumsum(counts, 0) - counts
             _refuse(~self.info["action_mask"].gather(1, index), chosen, "is masked in this state")
 

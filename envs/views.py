@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -20,16 +21,28 @@ def _fresh_seed(generator: np.random.Generator) -> int:
     return int(generator.integers(1 << 62))
 
 
+def seeded(seed: int) -> np.random.Generator:
+    """Return the generator that gymnasium makes of a seed."""
+    return np_random(int(seed))[0]
+
+
 class SingleView(gymnasium.Env[np.ndarray, Any]):
-    """One environment, for `gymnasium.make`; the time limit is left to gymnasium's own wrapper."""
+    """One environment, for `gymnasium.make`; the time limit is left to gymnasium's own wrapper.
+
+    Args:
+        refuse_masked: refuse masked actions too, not only those outside the space. Off by default, since gymnasium's
+            own checks and agents without masks sample from the whole space; the rules say what a masked action does.
+    """
 
     metadata = METADATA
 
-    def __init__(self, name: str, *, render_mode: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, name: str, *, render_mode: str | None = None, refuse_masked: bool = False, **options: Any
+    ) -> None:
         self.render_mode = _check_render_mode(name, render_mode)
         self.env: NativeEnv = ENVIRONMENTS[name].factory(1, **options)
         self.env.max_episode_steps = None
-        self.env.check_actions = True
+        self.refuse_masked = refuse_masked
         self.observation_space = self.env.single_observation_space
         self.action_space = self.env.single_action_space
 
@@ -38,12 +51,14 @@ class SingleView(gymnasium.Env[np.ndarray, Any]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         observation = self.env.reset([_fresh_seed(self.np_random)])
-        return observation[0].numpy().copy(), _numpy_info(self.env.info, 0)
+        return _numpy_row(observation), _numpy_info(self.env.info, 0)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        step = self.env.step(torch.as_tensor(np.asarray(action)).unsqueeze(0))
+        batched = torch.as_tensor(np.asarray(action)).unsqueeze(0)
+        self.env.check_actions(batched, masks=self.refuse_masked)
+        step = self.env.step(batched)
         return (
-            step.final_observation[0].numpy().copy(),
+            _numpy_row(step.final_observation),
             float(step.reward[0]),
             bool(step.terminated[0]),
             bool(step.truncated[0]),
@@ -73,11 +88,12 @@ class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
         num_envs: int = 1,
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
+        refuse_masked: bool = False,
         **options: Any,
     ) -> None:
         self.render_mode = _check_render_mode(name, render_mode)
         self.env: NativeEnv = ENVIRONMENTS[name].factory(num_envs, **options)
-        self.env.check_actions = True
+        self.refuse_masked = refuse_masked
         if max_episode_steps is not None:
             self.env.max_episode_steps = max_episode_steps
         self.num_envs = num_envs
@@ -89,19 +105,31 @@ class VectorView(VectorEnv[np.ndarray, Any, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed if isinstance(seed, int) else None)
-        seeds = seed if isinstance(seed, list) else [None] * self.num_envs
-        drawn = [_fresh_seed(self.np_random) if each is None else each for each in seeds]
+        seeds: list[int | None] = [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            # As gymnasium's own vector environments count them up.
+            seeds = [int(seed) + index for index in range(self.num_envs)]
+        elif seed is not None:
+            seeds = list(seed)
+        # One seed each: what a single environment with that seed does.
+        drawn = [_fresh_seed(self.np_random if each is None else seeded(each)) for each in seeds]
         observation = self.env.reset(drawn)
-        return observation.cpu().numpy().copy(), _numpy_info(self.env.info)
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        return observation.cpu().numpy().copy(), _with_presence(self.env.info, everywhere)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        step = self.env.step(torch.as_tensor(np.asarray(actions), device=self.env.device))
+        batched = torch.as_tensor(np.asarray(actions), device=self.env.device)
+        self.env.check_actions(batched, masks=self.refuse_masked)
+        step = self.env.step(batched)
         terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
-        info = _numpy_info(step.info)
         finished = terminated | truncated
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        info = _with_presence({k: v for k, v in step.info.items() if not k.startswith("final_")}, everywhere)
         if finished.any():
+            final_info = _with_presence(self.env.final_info(step), finished)
             info |= {"final_obs": step.final_observation.cpu().numpy().copy(), "_final_obs": finished}
+            info |= {"final_info": final_info, "_final_info": finished}
         reward = step.reward.cpu().numpy().astype(np.float64)
         return step.observation.cpu().numpy().copy(), reward, terminated.copy(), truncated.copy(), info
 
@@ -121,9 +149,19 @@ def _render(env: NativeEnv, row: int, mode: str | None) -> Any:
     return env.draw(row) if mode == "rgb_array" else env.describe(row)
 
 
-def _numpy_info(info: dict[str, torch.Tensor], row: int | None = None) -> dict[str, Any]:
-    arrays = {name: value.cpu().numpy().copy() for name, value in info.items()}
-    return arrays if row is None else {name: value[row] for name, value in arrays.items()}
+def _numpy_row(observation: torch.Tensor) -> Any:
+    """Return the only row as NumPy has it: an array, or a number where observations are Discrete."""
+    return observation[0].cpu().numpy().copy()[()]
+
+
+def _numpy_info(info: dict[str, torch.Tensor], row: int) -> dict[str, Any]:
+    return {name: value[row].cpu().numpy().copy() for name, value in info.items()}
+
+
+def _with_presence(info: dict[str, torch.Tensor], present: np.ndarray) -> dict[str, Any]:
+    """Return the info as gymnasium's vector environments give it: beside each entry, `_name` says for whom it is."""
+    arrays: dict[str, Any] = {name: value.cpu().numpy().copy() for name, value in info.items()}
+    return arrays | {f"_{name}": present.copy() for name in info}
 
 
 def register_all() -> None:

@@ -6,6 +6,7 @@ from gumbelrl.policies.diagnostics import Diagnostics, diagnose
 from gumbelrl.policies.estimators import ESTIMATORS, Estimate, Estimator, Value, register, temporary_registration
 from gumbelrl.policies.head import PolicyHead
 from gumbelrl.policies.learned_temperature import LearnedTemperature, StateTemperature
+from gumbelrl.policies.pointer_head import PointerHead
 from gumbelrl.policies.sampling import gumbel_noise, sample_one_hot
 from gumbelrl.policies.temperature import SCHEDULES, format_temperature, parse_temperature
 
@@ -18,6 +19,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "LearnedTemperature",
+    "PointerHead",
     "PolicyHead",
     "StateTemperature",
     "Value",

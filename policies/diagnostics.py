@@ -83,7 +83,7 @@ def diagnose(
         variance=variance.mean(-1),
         gradient_norm=exact_square.sqrt(),
         signal_to_noise=(mean_square / variance.mean(-1)).sqrt(),
-        cosine=torch.cosine_similarity(flat, target.expand_as(flat), dim=-1).mean(0),
+        cosine=torch.cosine_similarity(flat, target.expand_as(flat), dim=-1).mean(0).clamp(-1.0, 1.0),
         soft_hard_gap=(objective.detach().mean(0) - expected_value).mean(-1),
         reference=reference,
     )

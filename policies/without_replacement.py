@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -91,47 +93,87 @@ def leave_one_out_ratios(log_probs: Float[Tensor, "sample *batch"]) -> Float[Ten
     probability zero (masked ones, which come last) weigh nothing and disturb nothing.
 
     Reference: Kool, van Hoof & Welling 2020, arXiv:2002.06043, equations 6, 9 and 12. Here by recursion over subsets
-    (2^k of them) instead of permutations or quadrature.
+    (2^k of them, all of one size at once) instead of permutations or quadrature.
     """
-    count = len(log_probs)
-    table: dict[tuple[int, int], Tensor] = {}
+    count, batch = len(log_probs), log_probs.shape[1:]
+    steps = _steps(count)
+    device = log_probs.device
+    remaining = _log_remaining(log_probs)  # [drawn, *batch]
+    possible = log_probs > _NEVER
+    # ways[i]: log-probability of drawing the subset i first, in any order, from a domain without what was removed.
+    ways = log_probs.new_zeros(steps.num_empty, *batch)
+    for level in steps.levels:
+        last = torch.tensor(level.last, device=device)  # [way, element drawn last]
+        step = log_probs[last] - remaining[torch.tensor(level.gone, device=device)]
+        # An impossible element is put in last place, with certainty, so that it changes no ratio.
+        placed = torch.tensor(level.placed, device=device, dtype=log_probs.dtype).view(*last.shape, *[1] * len(batch))
+        step = torch.where(possible[last], step, placed)
+        ways = torch.cat([ways, torch.logsumexp(ways[torch.tensor(level.before, device=device)] + step, dim=1)])
+    pairs = (ways[torch.tensor(steps.drawn, device=device)] - ways[torch.tensor(steps.of, device=device)]).exp()
+    return pairs.unflatten(0, (count, count))
+
+
+class _Level(NamedTuple):
+    """The subsets of one size: for each and each element drawn last, where to look. Lists `[way, element]`."""
+
+    before: list[list[int]]  # the way of drawing the others first
+    last: list[list[int]]
+    gone: list[list[int]]  # bits of what is no longer in the domain by then
+    placed: list[list[float]]  # 0 where an impossible element may be last, −inf elsewhere
+
+
+class _Steps(NamedTuple):
+    """The recursion over subsets, and where the ratios are to be found in it."""
+
+    num_empty: int
+    levels: list[_Level]
+    drawn: list[int]  # of each ratio, the numerator
+    of: list[int]  # and the denominator
+
+
+@cache
+def _steps(count: int) -> _Steps:
+    """Lay out the recursion for sets of `count` elements: host integers only."""
     full = (1 << count) - 1
-
-    def log_ways(drawn: int, removed: int) -> Tensor:
-        """Log-probability of drawing the subset `drawn` first, in any order, from a domain without `removed`."""
-        if drawn == 0:
-            return torch.zeros_like(log_probs[0])
-        if (drawn, removed) not in table:
-            ways = []
-            for last in range(count):
-                if not drawn >> last & 1:
-                    continue
-                before = drawn & ~(1 << last)
-                step = log_probs[last] - _log_remaining(log_probs, before | removed)
-                # An impossible element is put in last place, with certainty, so that it changes no ratio.
-                earlier = (1 << last) - 1 & ~removed
-                placed = 0.0 if before & earlier == earlier and before >> last == 0 else -math.inf
-                step = torch.where(log_probs[last] <= _NEVER, placed, step)
-                ways.append(log_ways(before, removed) + step)
-            table[drawn, removed] = torch.logsumexp(torch.stack(ways), dim=0)
-        return table[drawn, removed]
-
-    rows = []
-    for s, other in itertools.product(range(count), repeat=2):
-        rest = full & ~(1 << s)
-        if s == other:
-            rows.append((log_ways(rest, 1 << s) - log_ways(full, 0)).exp())
-        else:
-            rows.append((log_ways(rest & ~(1 << other), 1 << s | 1 << other) - log_ways(rest, 1 << s)).exp())
-    return torch.stack(rows).unflatten(0, (count, count))
+    singles = [1 << s for s in range(count)]
+    removals = sorted({0, *singles, *(a | b for a in singles for b in singles if a != b)})
+    place = {(0, removed): index for index, removed in enumerate(removals)}
+    levels = []
+    for size in range(1, count + 1):
+        level = _Level([], [], [], [])
+        for removed in removals:
+            for drawn in (each for each in range(1, full + 1) if each.bit_count() == size and not each & removed):
+                elements = [i for i in range(count) if drawn >> i & 1]
+                place[drawn, removed] = len(place)
+                level.before.append([place[drawn & ~(1 << i), removed] for i in elements])
+                level.last.append(elements)
+                level.gone.append([drawn & ~(1 << i) | removed for i in elements])
+                level.placed.append([0.0 if _is_last(i, drawn, removed) else -math.inf for i in elements])
+        levels.append(level)
+    numerators, denominators = [], []
+    for s, other in itertools.product(singles, repeat=2):
+        rest = full & ~s
+        numerators.append(place[rest, s] if s == other else place[rest & ~other, s | other])
+        denominators.append(place[full, 0] if s == other else place[rest, s])
+    return _Steps(len(removals), levels, numerators, denominators)
 
 
-def _log_remaining(log_probs: Float[Tensor, "sample *batch"], drawn: int) -> Float[Tensor, "*batch"]:
-    """Return log(1 − probability of the elements in `drawn`), at least what the other elements hold."""
-    inside = [log_probs[i] for i in range(len(log_probs)) if drawn >> i & 1]
-    outside = [log_probs[i] for i in range(len(log_probs)) if not drawn >> i & 1]
-    if not inside:
-        return torch.zeros_like(log_probs[0])
-    left = _log1mexp(torch.logsumexp(torch.stack(inside), dim=0).clamp_max(0.0))
+def _is_last(element: int, drawn: int, removed: int) -> bool:
+    """Return whether `element` comes after all before it in the sample and before all after it."""
+    before = drawn & ~(1 << element)
+    earlier = (1 << element) - 1 & ~removed
+    return before & earlier == earlier and before >> element == 0
+
+
+def _log_remaining(log_probs: Float[Tensor, "sample *batch"]) -> Float[Tensor, "drawn *batch"]:
+    """Return log(1 − probability of each subset, by its bits), at least what the other elements hold."""
+    count = len(log_probs)
+    member = torch.tensor(
+        [[mask >> i & 1 for i in range(count)] for mask in range(1 << count)], device=log_probs.device
+    )
+    inside = member.bool().view(*member.shape, *[1] * (log_probs.dim() - 1))
+    held = torch.logsumexp(torch.where(inside, log_probs, -math.inf), dim=1)
     # Where the difference cancels, the elements at hand are a lower bound of what is left.
-    return torch.maximum(left, torch.logsumexp(torch.stack(outside), dim=0)) if outside else left
+    others = torch.logsumexp(torch.where(inside, -math.inf, log_probs), dim=1)
+    left = torch.maximum(_log1mexp(held.clamp_max(0.0)), others)
+    return torch.cat([torch.zeros_like(left[:1]), left[1:]])

@@ -137,8 +137,7 @@ def value_and_slope(value: Value, action: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_gradient(result: Tensor, gradient: Tensor, logits: Tensor, action: Tensor) -> Estimate:
     """Return the estimate whose gradient with respect to `logits` is `gradient`, both `[*batch, group, choice]`."""
-    carry = (gradient.detach() * (logits - logits.detach())).sum((-2, -1))
-    return Estimate(result.detach() + carry, action.detach())
+    return Estimate(_carry(logits, result.detach(), gradient.detach()), action.detach())
 
 
 def log_prob(logits: Tensor, action: Tensor) -> Float[Tensor, "*batch"]:
@@ -154,6 +153,33 @@ def pathwise(value: Value, action: Tensor, path: Tensor) -> Estimate:
         path: same shape, a function of the logits; the estimate is the slope at `action` times its derivative.
     """
     result, slope = value_and_slope(value, action)
-    # path − path is zero forward and carries the gradient back.
-    objective = result + (slope * (path - path.detach())).sum((-2, -1))
-    return Estimate(objective, action.detach())
+    return Estimate(_carry(path, result, slope), action.detach())
+
+
+def _carry(path: Tensor, result: Tensor, slope: Tensor) -> Tensor:
+    """Return `result` with `slope` for its gradient with respect to `path`."""
+    if torch.compiler.is_compiling():
+        # path − path is zero forward and carries the gradient back; the compiler fuses what that takes.
+        return result + (slope * (path - path.detach())).sum((-2, -1))
+    return _Carry.apply(path, result, slope)  # type: ignore[no-untyped-call]
+
+
+class _Carry(torch.autograd.Function):
+    """`result` forward; backward the slope goes to `path`: one operation where arithmetic takes four."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(path: Tensor, result: Tensor, slope: Tensor) -> Tensor:
+        return result.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        path, _, slope = inputs
+        ctx.save_for_backward(slope)
+        ctx.dtype = path.dtype
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (gradient[..., None, None] * slope).to(ctx.dtype), None, None

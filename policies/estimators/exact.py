@@ -52,15 +52,16 @@ def exact(
     Reference: Christodoulou 2019, arXiv:1910.07207, equation 12; all-action policy gradient, Sutton et al. 2000.
     """
     check_temperature(temperature)
-    log_probs = torch.log_softmax(mask_logits(logits, mask), -1)
-    probs = log_probs.exp()
+    probs = torch.softmax(mask_logits(logits, mask), -1)
     choice_values = getattr(value, "choice_values", None)
     if choice_values is not None:
         return Estimate((probs * choice_values.detach()).sum((-2, -1)), probs.detach())
-    actions = _all_actions(logits)
-    weights = (log_probs * actions).sum((-2, -1)).exp()
-    values = value(actions).detach()
-    return Estimate((weights * values).sum(0), probs.detach())
+    values = value(_all_actions(logits)).detach()
+    # The probabilities of all joint actions, in the order of itertools.product, by one group after another.
+    weights = probs[..., 0, :]
+    for group in range(1, probs.shape[-2]):
+        weights = (weights.unsqueeze(-1) * probs[..., group, None, :]).flatten(-2)
+    return Estimate((weights * values.movedim(0, -1)).sum(-1), probs.detach())
 
 
 def _all_actions(logits: Tensor) -> Float[Tensor, "action *batch group choice"]:

@@ -58,7 +58,15 @@ def test_the_tests_collect_it(environment):
 
 
 def test_the_benchmark_and_the_table_have_it(environment):
-    code = "import scratch_estimator, estimators; print(estimators.property_table()); print(estimators.names())"
+    code = """
+import scratch_estimator, estimators
+from estimator_pages import property_table, reference_sections
+from estimator_problems import PROBLEMS
+print(property_table(), reference_sections(), estimators.names())
+print(estimators.measure(("curvature", "scratch")), PROBLEMS["factored"].measure("scratch"))
+"""
     out = python("-c", code, environment=environment)
     assert "| `scratch` |" in out
+    assert "### `scratch`" in out
     assert "'scratch'" in out
+    assert "'attracts': True" in out  # it is straight-through: it rests at .75
