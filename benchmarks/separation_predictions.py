@@ -58,8 +58,8 @@ PREDICTIONS: dict[str, Prediction] = {
     ),
     "corridor": Prediction(
         EVERY,
-        "two actions and a critic that is linear in them: all have the same direction; what is asked for is to stay mixed, "
-        "which the gradient of the policy that acts does by itself",
+        "two actions and a critic that is linear in them: all have the same direction; what is asked for is to stay "
+        "mixed, which the gradient of the policy that acts does by itself",
     ),
     "pointer": Prediction(EVERY, "one variable, and a critic linear in it: the torso decides, not the estimator"),
     "deep sea": Prediction(NONE, "no estimator explores: from uniform play one episode in 1,024 finds the reward"),

@@ -1,26 +1,26 @@
 """MinAtar Seaquest: a submarine shoots fish and submarines, rescues divers, and must come up for air.
 
-Rules. The player's submarine moves in rows 0 (the surface) to 8 or fires ahead, at most every 5 steps; its bullets fly one
-cell a step. Every `20 − level` steps an enemy appears at the left or right end of a row of 1 to 8, a submarine (one in
-three) or a fish, unless an enemy in that row goes the other way; every 30 steps a diver does. Enemies move one cell every
-6 steps, from level 2 every 5, from 4 every 4, from 6 every 3; divers every 6. Enemy submarines fire ahead every 11 steps,
-bullets that fly one cell a step. An enemy in a bullet's cell is gone, and so is the bullet: reward 1. Divers in the
-player's cell come on board, six at most.
+Rules. The player's submarine moves in rows 0 (the surface) to 8 or fires ahead, at most every 5 steps; its bullets fly
+one cell a step. Every 20 steps less one a level, an enemy appears at the left or right end of one of rows 1 to 8, a
+submarine (one in three) or a fish, unless another in that row goes the other way; every 30 steps a diver does. Enemies
+move one cell every 6 steps, from level 2 every 5, from 4 every 4, from 6 every 3; divers every 6. Enemy submarines fire
+ahead every 11 steps, bullets that fly one cell a step. An enemy in a bullet's cell is gone, and so is the bullet:
+reward 1. Divers in the player's cell come on board, six at most.
 
 Oxygen lasts for 200 steps under water. To surface costs a diver and fills it up; with six on board all leave, and each
-full twentieth of the 200 steps that was left gives reward 1. With `difficulty_ramping` the level rises by one each time,
-to 19 at most. The game is over when an enemy or its bullet is in the player's cell, when oxygen is used up, and when the
-player surfaces without a diver. As in the package, surfacing with six takes one diver too many: the count becomes −1,
-with which, as with all below 0, surfacing is allowed.
+full twentieth of the oxygen that was left gives reward 1. With `difficulty_ramping` the level rises by one each time,
+to 19 at most. The game is over when an enemy or its bullet is in the player's cell, when oxygen is used up, and when
+the player surfaces without a diver. As in the package, surfacing with six takes one diver too many: the count becomes
+−1, with which, as with all below 0, surfacing is allowed.
 
-In a step: enemies and divers appear, the player acts, its bullets fly, divers move, enemies move, enemies fire, their
-bullets fly, the player breathes. Bullets hit fish before submarines, and of them those that came first.
+In a step: enemies and divers appear, the player acts, its bullets fly, divers move, enemies move and fire, their
+bullets fly, the player breathes. Bullets hit fish before submarines, and of each kind those that came first.
 
 What it separates: reward is rare until shooting is learnt, and to go on after 200 steps takes a plan (a diver, then the
 surface) that pays nothing itself: exploration and long credit, in a game with many more things than actions.
 
-Optimum: unknown. Known returns, 5 million steps (Young & Tian 2019, read off the figure; package before 1.0.11, in which
-the oxygen gauge was wrong in one step): DQN 20, actor-critic with traces 16, without 7, DQN without replay 0.4.
+Optimum: unknown. Known returns after 5 million steps, read off the figure of Young & Tian 2019 (package before 1.0.11,
+whose oxygen gauge was wrong for a step): DQN 20, actor-critic with traces 16, without 7, DQN without replay 0.4.
 
 Reference: see `minatar.py`.
 """
@@ -44,16 +44,19 @@ RELOAD, ENEMY_RELOAD = 5, 10  # steps
 LEVELS = ENEMY_EVERY - 1  # the highest
 START = 5  # column
 
-# A cell is 16 × (row + 1) + column, so that a column off the board (−1, 10) shows in the last four bits. Things that are
-# not there have cells of their own, beside which is nothing either; the two differ so that these never meet.
+# A cell is 16 × (row + 1) + column, so that a column off the board (−1, 10) shows in the last four bits. What is not
+# there has a cell of its own, beside which is nothing either; bullets of the player another than things, so as not to
+# meet.
 WIDE = 16
 NOWHERE, SPENT = 15 * WIDE + 12, 14 * WIDE + 12
 CELLS = WIDE * WIDE
 
-# A thing is a word of 32 bits: its cell, the cell of its bullet (8 bits each), whether it goes right, the steps until it
-# moves (3 bits), the steps until it fires: fish and divers, which never do, start with more than they live.
+# A thing is a word of 32 bits: its cell, the cell of its bullet (8 bits each), whether it goes right (1), the steps
+# until it moves (3), the steps until it fires (the rest). Fish and divers, which never fire, start with more than they
+# live. To choose between the things of 1,024 games takes a tenth of the time that five numbers each would take.
 SHOT, RIGHT, WAIT, GUN = 8, 16, 17, 20  # the first bit of each
 UNARMED = 127
+FIRST = 5  # the bit of a turn that fish do not have
 DIVERS, ENEMIES = 2, 30  # slots, the newest first
 
 
@@ -61,23 +64,20 @@ class MinAtarSeaquest(MinAtarGame):
     """Observation: ten channels, see `channels`; oxygen and divers on board are bars in row 9. Actions: all six.
 
     State, int32: `player` `[env, 6]`, column, row, heading (1 right, −1 left), oxygen, divers on board, level; `timers`
-    `[env, 3]`, steps until a diver, an enemy, the next bullet; `bullets` `[env, 2]`, of the player, and `things` `[env, 32]`,
-    two divers and thirty enemies, words of which the code tells the bits.
+    `[env, 3]`, steps until a diver, an enemy, the next bullet; `bullets` `[env, 2]` of the player, and `things` `[env,
+    32]`, two divers and thirty enemies, as words whose bits are told above.
 
-    Why the slots are enough. A diver is gone before the second after it comes (60 steps), so there are two. A bullet of
-    the player's flies for 9 steps, so there are two; the player is no faster, so they are in different cells. An enemy of
-    level 6 or more is gone in its 30th step, and one comes in a step. One of level 5 or less stays for up to 60, but the
-    next comes after 15 or more, then at most every second until level 19: 23 more; from level 6 until then it is at
-    least 26 steps, 8 cells, so that 2 cells or 6 steps are left: fewer than 30 altogether. Its bullet (one: it flies
-    for at most 10 steps of 11) is ahead of it and faster, so that the bullet is gone before the enemy would have been.
+    Why the slots are enough. A diver leaves before the second after it comes. A bullet of the player's flies for 9
+    steps, and there are 5 between two; the player is no faster, so that they are in different cells. Of enemies at most
+    thirty come while one is there (the tests try all ways to surface): at level 19 one a step, and each stays for 30. A
+    submarine's bullet flies for at most 10 steps of 11, ahead of it and faster, so that there is one, which is gone
+    before its submarine would have been; it outlives a submarine that is shot.
 
-    Why their order hardly matters. Enemies in a row go one way, at one pace, each behind those before it by as many steps
-    as it came later: none has the same cell and the same wait as another, and at most one comes into a cell in a step.
-    A change of pace takes a step from that for each cell between them: of 20 steps (levels below 2) at most 4 three
-    times, for at higher levels enemies come at least 14 steps apart until the last change. For the same reason the
-    package's `list.remove`, which removes the first that is equal, removes the right one. Bullets of enemies can meet, but
-    nothing tells them apart. A bullet of the player's that is left after its flight is in no enemy's cell, so that only
-    an enemy that moves can meet it.
+    Why their order hardly matters. Enemies in a row go one way at one pace, each some steps behind those before it, and
+    a change of pace never takes all of these (the tests try all ways): so no two have the same cell and the same wait,
+    and at most one comes into a cell in a step. It follows that the package's `list.remove`, which removes the first
+    that is equal, removes the right one. Bullets of enemies can meet, but nothing tells them apart. A bullet of the
+    player's that is left after its flight is in no enemy's cell, so that only an enemy that moves can meet it.
     """
 
     channels = (
@@ -116,10 +116,11 @@ class MinAtarSeaquest(MinAtarGame):
         top = 2 * WIDE  # row 1
         self._from_left, self._from_right = constant([top + (1 << RIGHT), top + SIZE - 1])
         self._armed, self._unarmed = constant([ENEMY_RELOAD << GUN, UNARMED << GUN])
+        self._first, self._again = constant([1 << FIRST, ENEMY_RELOAD + 1 << GUN])
+        self._next_channel = constant(CELLS)
         self._arming = torch.tensor([0.0, 1 / 3], device=self.device)  # of divers and enemies
-        self._is_enemy = constant([0] * DIVERS + [1] * ENEMIES) > 0
-        # Whom a bullet hits, of those in a cell: the least. Never divers, fish (less by 32) first, then the oldest.
-        self._turn = constant([1 << 30] * DIVERS + list(range(32 + ENEMIES, 32, -1)))
+        # Whom a bullet hits, of those in a cell: the least. Never divers; fish first, then the oldest.
+        self._turn = constant([1 << 30] * DIVERS + list(range((1 << FIRST) + ENEMIES, 1 << FIRST, -1)))
         self._waits, self._new, self._periods = (table.to(self.device) for table in _levels())
         self._indices = _indices(len(self.channels)).to(self.device)
         self._bars = _bars(len(self.channels)).to(self.device)
@@ -173,7 +174,8 @@ class MinAtarSeaquest(MinAtarGame):
         same_row_other_way = (things ^ new[:, 1:] ^ (1 << RIGHT)) & ((CELLS - WIDE) | (1 << RIGHT))
         free = same_row_other_way[:, DIVERS:].amin(1, keepdim=True) > 0
         older = torch.cat((new[:, :1], things[:, : DIVERS - 1], new[:, 1:], things[:, DIVERS:-1]), dim=1)
-        return torch.where(torch.where(self._is_enemy, due[:, 1:2] & free, due[:, :1]), older, things)
+        arrives = torch.cat((due[:, :1].expand(-1, DIVERS), (due[:, 1:2] & free).expand(-1, ENEMIES)), dim=1)
+        return torch.where(arrives, older, things)
 
     def _shot(
         self, things: Int[Tensor, "env slot"], flying: Int[Tensor, "env 2"]
@@ -181,7 +183,7 @@ class MinAtarSeaquest(MinAtarGame):
         """Return the cells of things after the bullets' flight, and which bullets hit an enemy."""
         cell = things & (CELLS - 1)
         fish = things >= (ENEMY_RELOAD + 1) << GUN
-        key = cell * CELLS + self._turn - fish * 32
+        key = cell * CELLS + self._turn - fish * self._first
         target = flying * CELLS
         first = (key.unsqueeze(1) ^ target.unsqueeze(2)).amin(2)  # below 256 where the cells are equal
         hits = first < CELLS
@@ -218,7 +220,7 @@ class MinAtarSeaquest(MinAtarGame):
         boards = near[:, :DIVERS] == 0
         boards = boards & (aboard + boards.cumsum(1) <= FULL_BOAT)
         gone = torch.cat((boards, apart[:, 0] * apart[:, 1] == 0), dim=1)
-        clocks = things + moves * again + loaded * (ENEMY_RELOAD + 1 << GUN) - ((1 << WAIT) + (1 << GUN))
+        clocks = things + moves * again + loaded * self._again - ((1 << WAIT) + (1 << GUN))
         things = (clocks & -(1 << RIGHT)) + (flown << SHOT) + torch.where(gone, NOWHERE, goal)
         return things, boards, apart.amin(2) == 0, crashed
 
@@ -250,7 +252,7 @@ class MinAtarSeaquest(MinAtarGame):
         front = (row + 1) * WIDE + column
         things = state["things"]
         cell, shot = things & (CELLS - 1), (things >> SHOT) & (CELLS - 1)
-        submarine = (things < (ENEMY_RELOAD + 1) << GUN) * CELLS  # the channel after that of fish
+        submarine = (things < (ENEMY_RELOAD + 1) << GUN) * self._next_channel  # the channel after that of fish
         player = torch.stack((front, front - ahead), dim=1)
         parts = (player, state["bullets"] & (CELLS - 1), shot, cell + submarine, cell - _heading(things))
         codes = torch.cat(parts, dim=1) + self._channel
@@ -284,21 +286,25 @@ def _flown(bullets: Int[Tensor, "env 2"], new: Int[Tensor, "env 1"], fires: Bool
 
 
 def _levels() -> tuple[Int[Tensor, "level slot"], Int[Tensor, "level 2"], Int[Tensor, "level 3"]]:
-    """Return by level what a move adds to a word (the wait, and the step that is taken off it at once), what new
-    divers and enemies have in common, and the periods of the timers."""
+    """Return tables by level: what a move adds to a word, what words of a diver and an enemy start with, timers.
+
+    What a move adds is the wait and the step that is taken off it at once.
+    """
     enemy = [max(FASTEST, MOVE_EVERY - level // 2) for level in range(LEVELS + 1)]
     waits = [[MOVE_EVERY + 1] * DIVERS + [wait + 1] * ENEMIES for wait in enemy]
     new = [[(NOWHERE << SHOT) + (wait << WAIT) for wait in (MOVE_EVERY, each)] for each in enemy]
     periods = [[DIVER_EVERY, ENEMY_EVERY - level, RELOAD] for level in range(LEVELS + 1)]
-    tables = (torch.tensor(table, dtype=torch.int32) for table in (waits, new, periods))
-    waits, new, periods = tables
-    return waits << WAIT, new, periods
+    tables = [torch.tensor(table, dtype=torch.int32) for table in (waits, new, periods)]
+    return tables[0] << WAIT, tables[1], tables[2]
 
 
 def _indices(channels: int) -> Int[Tensor, " code"]:
-    """Return where in a board to write a cell, by 256 × channel + cell; what is off it, where the bars will be."""
+    """Return where in a board to write a cell, by 256 × channel + cell; what is off it, where the bars will be.
+
+    One channel more than there are, for divers gone so long that they count as armed.
+    """
     indices = []
-    for channel in range(channels):
+    for channel in range(channels + 1):
         for cell in range(CELLS):
             row, column = cell // WIDE - 1, cell % WIDE
             seen = 0 <= row <= DEPTH and column < SIZE

@@ -1,22 +1,23 @@
 """MinAtar Space Invaders: a cannon shoots aliens, which march down and drop bombs.
 
 Rules. The aliens are a formation of 4 × 6, at first in rows 0 to 3, columns 2 to 7, marching left. They move one cell
-every `min(aliens left, 12)` steps: sideways, or, where one of them is at the edge that they march to, down, turning. The
-cannon, in row 9, moves left or right or fires, at most every 5 steps; its shots fly up one cell a step. Every 10 steps
-the alien nearest to the cannon's column (the left one of two, the lowest of its column) drops a bomb, which falls one
-cell a step. An alien where a shot is, after both have moved, is gone, and so is the shot: reward 1. The game is over
-when an alien or a bomb is in the cannon's cell, or when the aliens would march down from row 9. When none is left the
-next wave starts where the first did; with `difficulty_ramping` each wave moves in one step fewer, to no fewer than 6.
+every 12 steps, or every n where only n are left: sideways, or, where one of them is at the edge that they march to,
+down, turning. The cannon, in row 9, moves left or right or fires, at most every 5 steps; its shots fly up one cell a
+step. Every 10 steps the alien nearest to the cannon's column (the left one of two, the lowest of its column) drops a
+bomb, which falls one cell a step. An alien where a shot is, after both have moved, is gone, and so is the shot: reward
+1. The game is over when an alien or a bomb is in the cannon's cell, or when the aliens would march down from row 9.
+When none is left the next wave starts where the first did; with `difficulty_ramping` each wave moves in one step fewer,
+to no fewer than 6.
 
 In a step: the cannon acts, shots fly, the bomb falls, aliens move, the bomb is dropped, aliens are shot. Everything but
 the sticky actions is certain.
 
-What it separates: a shot pays up to nine steps later and five steps' worth of other choices hang on it, in a game whose
+What it separates: a shot pays up to nine steps later and keeps the cannon from shooting for five, in a game whose
 length (and so return) grows with skill without a bound: long credit under little noise.
 
-Optimum: unknown, and unbounded but for sticky actions, for whoever dodges every bomb plays for ever. Known returns, all
-six actions, 5 million steps (Young & Tian 2019, version 3, read off the figure): actor-critic with traces 185, without
-147, DQN 44, DQN without replay 14. PPO of gymnax, which has other rules in places: 131.
+Optimum: unknown, and unbounded but for sticky actions, for whoever dodges every bomb plays for ever. Known returns
+after 5 million steps, all six actions, read off the figure of Young & Tian 2019: actor-critic with traces 185, without
+147, DQN 44, DQN without replay 14; PPO in gymnax 131 (its list of trained agents).
 
 Reference: see `minatar.py`.
 """
@@ -47,9 +48,9 @@ class MinAtarSpaceInvaders(MinAtarGame):
     """Observation: channels cannon, alien, the same aliens by direction, shots, bomb. Actions: noop, left, right, fire.
 
     State, int64: `place` `[env, 2, 4]`, rows and columns of the cannon, the newer and the older shot and the bomb;
-    `timers` `[env, 3]`, the steps until the cannon is loaded, a bomb is dropped and the aliens move; `formation`
-    `[env, 4]`, who is alive (bits, see `ALL`), how many they are, row and column in which it begins; `march` `[env, 2]`,
-    1 to the right, 0 to the left, and by how many steps waves are faster than the first.
+    `timers` `[env, 3]`, the steps until the cannon is loaded, a bomb is dropped and the aliens move; `formation` `[env,
+    4]`, who is alive (bits, see `ALL`), how many they are, row and column in which it begins; `march` `[env, 2]`, 1 to
+    the right, 0 to the left, and by how many steps waves are faster than the first.
 
     A shot leaves the board in the ninth step after the one in which it was fired, a bomb by the tenth: so with 5 and 10
     steps between them there are at most two shots, never in the same row, and one bomb. After a last march down rows
@@ -91,6 +92,7 @@ class MinAtarSpaceInvaders(MinAtarGame):
         self._formation_rows = torch.arange(ROWS, device=self.device)
         # The channel of each of `place`.
         self._planes = constant([0, 4, 4, 5])
+        self._seen = torch.ones(num_envs, 4, dtype=torch.bool, device=self.device)  # faster to scatter than a number
 
     def new_game(self, noise: Tensor) -> GameState:
         return {name: value.clone() for name, value in self._start.items()}
@@ -163,7 +165,7 @@ class MinAtarSpaceInvaders(MinAtarGame):
         index = (rows * SIZE + columns) * len(self.channels) + self._planes
         # What is not there is written where the cannon is seen already.
         index = torch.where((rows >= 0) & (rows < SIZE), index, index[:, :1])
-        return board.scatter_(1, index, True).view(self.num_envs, SIZE, SIZE, len(self.channels))
+        return board.scatter_(1, index, self._seen).view(self.num_envs, SIZE, SIZE, len(self.channels))
 
     def describe(self, row: int) -> str:
         right, waves = self.state["march"][row].tolist()
@@ -204,13 +206,13 @@ def _marched(
 
 
 def _nearest() -> Int[Tensor, " entry"]:
-    """Return the formation's column nearest to the cannon, the left one of two, by (column bits, cannon − left + 10)."""
-    table = []
-    for bits in range(ROW + 1):
-        columns = [column for column in range(COLUMNS) if bits >> column & 1] or [0]
-        for place in range(-SIZE, PLACES):
-            table.append(min(columns, key=lambda column: (abs(column - place), column)))
-    return torch.tensor(table)
+    """Return the formation's column nearest to the cannon, the left one of two: by column bits, cannon − left + 10."""
+
+    def nearest(bits: int, place: int) -> int:
+        columns = [column for column in range(COLUMNS) if bits >> column & 1]
+        return min(columns, key=lambda column: (abs(column - place), column), default=0)
+
+    return torch.tensor([nearest(bits, place) for bits in range(ROW + 1) for place in range(-SIZE, PLACES)])
 
 
 def _board_rows(channels: int) -> Bool[Tensor, "entry cell"]:

@@ -198,6 +198,13 @@ ENVIRONMENTS: dict[str, EnvironmentEntry] = {
         "agents by how far credit reaches, under little noise: a shot pays up to nine steps later",
         "Young & Tian 2019, arXiv:1903.03176; the package minatar 1.0.15",
     ),
+    "gumbelrl/MinAtar-Seaquest-v1": EnvironmentEntry(
+        MinAtarSeaquest,
+        "MinAtar/Seaquest-v1",
+        "shoot fish and submarines, rescue divers, come up for air",
+        "exploration with long credit: to last beyond 200 steps takes a diver and the surface, which pay nothing",
+        "Young & Tian 2019, arXiv:1903.03176; the package minatar 1.0.15",
+    ),
     "gumbelrl/FrozenLake-v1": EnvironmentEntry(
         FrozenLake,
         "FrozenLake-v1",
@@ -260,13 +267,6 @@ ENVIRONMENTS: dict[str, EnvironmentEntry] = {
         "three places that look the same, one of which turns the actions round",
         "stochastic policies from greedy ones; critics on whole returns from bootstrapped ones",
         "Sutton & Barto 2018, example 13.1",
-    ),
-    "gumbelrl/MinAtar-Seaquest-v1": EnvironmentEntry(
-        MinAtarSeaquest,
-        "MinAtar/Seaquest-v1",
-        "shoot fish and submarines, rescue divers, come up for air",
-        "exploration with long credit: to last beyond 200 steps takes a diver and the surface, which pay nothing",
-        "Young & Tian 2019, arXiv:1903.03176; the package minatar 1.0.15",
     ),
 }
 
