@@ -74,21 +74,26 @@ def _after_solving(curve: dict[str, np.ndarray], solved_at: int | None) -> float
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the results as Markdown: one row an estimator, the critics side by side."""
-    lines = [
-        "| critic | policy | solved | steps to solve, median (range) | final training return, IQM [95%] |",
-        "|---|---|---|---|---|",
-    ]
-    for entry in results["combinations"].values():
-        solved = sorted(step for step in entry["solved_at"] if step)
-        steps = f"{np.median(solved) / 1000:.0f}k ({solved[0] / 1000:.0f}–{solved[-1] / 1000:.0f}k)" if solved else "–"
-        returns = np.array(entry["training_return"])
-        low, high = interval(returns)
-        lines.append(
-            f"| {entry['critic']} | `{entry['policy']}` | {len(solved)}/{len(entry['solved_at'])} | {steps} "
-            f"| {interquartile_mean(returns):.0f} [{low:.0f}, {high:.0f}] |"
-        )
+    """Return the results as Markdown: a row an estimator, the critics side by side."""
+    combinations = results["combinations"]
+    critics = list(dict.fromkeys(entry["critic"] for entry in combinations.values()))
+    policies = sorted({entry["policy"] for entry in combinations.values()})
+    lines = [f"| policy | {' | '.join(critics)} |", "|---|" + "---|" * len(critics)]
+    for policy in policies:
+        cells = [_cell(combinations.get(f"{critic}/{policy}")) for critic in critics]
+        lines.append(f"| `{policy}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    """Return solved seeds, the median of the steps that they took, and the final training return."""
+    if entry is None:
+        return "–"
+    solved = sorted(step for step in entry["solved_at"] if step)
+    steps = f" in {np.median(solved) / 1000:.0f}k" if solved else ""
+    returns = np.array(entry["training_return"])
+    low, high = interval(returns)
+    return f"{len(solved)}/{len(returns)}{steps}; {interquartile_mean(returns):.0f} [{low:.0f}, {high:.0f}]"
 
 
 def main() -> None:
@@ -130,7 +135,7 @@ def main() -> None:
             order = [f"{critic}/{policy}" for critic in CRITICS for policy in ESTIMATORS]
             results["combinations"] = {name: combinations[name] for name in order if name in combinations}
             path.write_text(json.dumps(results, indent=1) + "\n")
-            print(table({"combinations": {"": entry}}).splitlines()[-1], flush=True)
+            print(f"{entry['critic']}/{entry['policy']}: {_cell(entry)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,8 @@ def main() -> int:
         return 0
     width = max(len(row.name) for row in rows)
     for row in rows:
-        print(
-            f"{row.name:{width}}  {row.action:22}  optimum {row.optimum:>8}  {textwrap.shorten(row.summary, 70, placeholder=' …')}"
-        )
+        summary = textwrap.shorten(row.summary, 70, placeholder=" …")
+        print(f"{row.name:{width}}  {row.action:20}  optimum {row.optimum:>8}  {summary}")
     print("\n`python -m gumbelrl.envs NAME` says more; --env takes these names and any gymnasium id")
     return 0
 
