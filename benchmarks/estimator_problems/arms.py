@@ -54,6 +54,7 @@ def table(found: dict[str, Any]) -> str:
 def plot(found: dict[str, Any], figure: Any) -> None:
     axes = figure.subplots()
     rows = [(label, row) for name, each in found.items() for label, row in by_temperature(name, each)]
+    figure.set_size_inches(7, 1.5 + 0.13 * len(rows))
     for height, (_, row) in enumerate(rows):
         axes.axhline(height, color="0.9", linewidth=0.8, zorder=0)
         for count, colour in zip(COUNTS, ("tab:blue", "tab:orange"), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,11 +44,22 @@ def fixed_points(name: str, *, temperature: float, curvature: float) -> list[dic
     found = []
     for low, high in _brackets(GRID, *drift(GRID, COARSE)):
         points = torch.linspace(low, high, 9, dtype=torch.float64)
-        root, error = _root(points, *drift(points, FINE))
+        without_noise = ESTIMATORS[name].noise == "none"
+        root, error = _bisect(drift, low, high) if without_noise else _root(points, *drift(points, FINE))
         p = 1.0 / (1.0 + math.exp(-root))
         attracts = bool(drift(points[:1], COARSE)[0] > 0)
         found.append({"p": round(p, 4), "error": round(error * p * (1 - p), 4), "attracts": attracts})
     return found
+
+
+def _bisect(drift: Callable[[Tensor, int], tuple[Tensor, Tensor]], low: float, high: float) -> tuple[float, float]:
+    """Return where a drift without noise changes its sign, be it in a jump."""
+    rising = drift(torch.tensor([low], dtype=torch.float64), 1)[0] < 0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        below = (drift(torch.tensor([middle], dtype=torch.float64), 1)[0] < 0) == rising
+        low, high = (middle, high) if below else (low, middle)
+    return low, 0.0
 
 
 def _root(points: Tensor, mean: Tensor, error: Tensor) -> tuple[float, float]:
@@ -123,6 +135,7 @@ def table(found: dict[str, Any]) -> str:
 
 def plot(found: dict[str, Any], figure: Any) -> None:
     rows = [(label, row) for name, each in found.items() for label, row in by_temperature(name, each)]
+    figure.set_size_inches(7, 1.5 + 0.13 * len(rows))
     for panel, (axes, sign) in enumerate(zip(figure.subplots(1, 2, sharey=True), ("+1", "-1"), strict=True)):
         for height, (_, row) in enumerate(rows):
             axes.axhline(height, color="0.9", linewidth=0.8, zorder=0)

@@ -63,8 +63,18 @@ def plot(found: dict[str, Any], figure: Any) -> None:
     ]
     shown = [each for each in points if each[1] <= 1.05]
     axes.scatter([bias for _, bias, _ in shown], [noise for *_, noise in shown], s=18)
-    for label, bias, noise in shown:
-        axes.annotate(label, (bias, noise), xytext=(4, 2), textcoords="offset points", fontsize=6)
+    for (bias, noise), labels in _neighbours(shown).items():
+        axes.annotate(", ".join(labels), (bias, noise), xytext=(5, 2), textcoords="offset points", fontsize=6)
     axes.set_xlabel("bias / |gradient|")
     axes.set_ylabel("noise / |gradient|")
+    axes.set_xlim(right=1.3)
     axes.set_title(f"{TITLE}: bias against noise" + (" (bias above 1 not shown)" if len(shown) < len(points) else ""))
+
+
+def _neighbours(points: list[tuple[str, float, float]]) -> dict[tuple[float, float], list[str]]:
+    """Return the labels of points so near to each other that they share one, by the first of them."""
+    groups: dict[tuple[float, float], list[str]] = {}
+    for label, bias, noise in points:
+        near = ((b, n) for b, n in groups if abs(b - bias) < 0.08 and abs(n - noise) < 0.17)
+        groups.setdefault(next(near, (bias, noise)), []).append(label)
+    return groups
