@@ -180,7 +180,7 @@ def test_gymnasiums_and_stable_baselines3s_checks():
 
 @pytest.mark.parametrize("prefix", ["", "gumbelrl.envs:"])
 def test_gymnasium_makes_one_and_many(prefix):
-    env = gymnasium.make(f"{prefix}gumbelrl/Pointer-v0", horizon=2, min_items=3)
+    env = gymnasium.make(f"{prefix}gumbelrl/Pointer-v0", horizon=2, min_items=3, refuse_masked=True)
     _, info = env.reset(seed=0)
     first = int(info["action_mask"].argmax())
     _, _, terminated, _, info = env.step(first)
