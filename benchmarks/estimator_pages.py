@@ -13,11 +13,9 @@ from estimator_claims import claims_table
 from gumbelrl.policies import ESTIMATORS
 
 from estimator_problems import PROBLEMS
+from generated import DOCS, write_parts
 
-DOCS = Path(__file__).parents[1] / "docs"
 SPEED = Path(__file__).parent / "results" / "estimator_speed.json"
-MARK = "<!-- generated: {} -->"
-END = "<!-- end -->"
 # Names inside a plot would differ by run: with these the same numbers give the same file.
 METADATA = {"Date": None, "Creator": "benchmarks/estimators.py"}
 
@@ -117,26 +115,8 @@ def write_pages(results: dict[str, Any]) -> None:
         "provenance": provenance_line(results),
         **speed_tables(speed),
     }
-    path = DOCS / "estimators.md"
-    text = path.read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = replace_part(text, name, part)
-    path.write_text(text, encoding="utf-8")
+    write_parts("estimators.md", parts)
     write_plots(results)
-
-
-def replace_part(text: str, name: str, part: str) -> str:
-    """Return the page with what stands between the marks of `name` replaced.
-
-    Raises:
-        ValueError: the page has no such marks.
-    """
-    mark = MARK.format(name)
-    start = text.find(mark)
-    end = text.find(END, start)
-    if start < 0 or end < 0:
-        raise ValueError(f"docs/estimators.md has no part {mark} … {END}")
-    return f"{text[: start + len(mark)]}\n\n{part}\n\n{text[end:]}"
 
 
 def write_plots(results: dict[str, Any]) -> None:

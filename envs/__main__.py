@@ -6,7 +6,7 @@ import argparse
 import sys
 import textwrap
 
-from gumbelrl.envs.listing import details, listing
+from gumbelrl.envs.listing import details, listing, markdown
 
 
 def main() -> int:
@@ -19,11 +19,7 @@ def main() -> int:
         print(f"no environment's name contains {' or '.join(options.names)}", file=sys.stderr)
         return 2
     if options.markdown:
-        print("| name | observation | action | optimal return | separates | source |\n|---|---|---|---|---|---|")
-        for row in rows:
-            print(
-                f"| `{row.name}` | {row.observation} | {row.action} | {row.optimum} | {row.separates} | {row.source} |"
-            )
+        print(markdown(rows))
         return 0
     if options.names:
         for row in rows:

@@ -77,3 +77,12 @@ def details(row: Row) -> str:
         f"  source      {row.source}",
     ]
     return "\n".join(lines)
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the table of docs/environments.md."""
+    lines = ["| name | observation | action | optimal return | separates | source |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        cells = (f"`{row.name}`", row.observation, row.action, row.optimum, row.separates, row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
