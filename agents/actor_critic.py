@@ -21,17 +21,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
+from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import FlatParameters, StackedMLP
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, diagnose
+from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
 
 BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
-DIAGNOSED_STATES, DIAGNOSED_ESTIMATES = 32, 32
 
 
 @dataclass(frozen=True)
@@ -280,23 +280,13 @@ class ActorCritic:
         """
         observation = rollout.observation[-1, :, :DIAGNOSED_STATES]
         mask = None if rollout.mask is None else rollout.mask[-1, :, :DIAGNOSED_STATES]
-        policy = self.policy(observation, mask)
-        found = diagnose(
-            self.estimator,
-            policy.logits,
+        return diagnose_path(
+            self.path,
+            observation,
+            self.policy(observation, mask),
             self.critic(observation),
-            mask=policy.mask,
             generator=self.diagnostic_streams,
-            num_estimates=DIAGNOSED_ESTIMATES,
-            **self.path.options(observation),
         )
-        return {
-            "gradient/bias": found.bias,
-            "gradient/variance": found.variance,
-            "gradient/signal_to_noise": found.signal_to_noise,
-            "gradient/cosine": found.cosine,
-            "policy/soft_hard_gap": found.soft_hard_gap,
-        }
 
     # State ----------------------------------------------------------------------------------------------------------
 

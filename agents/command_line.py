@@ -68,7 +68,7 @@ class Options(Generic[Settings]):
     agent: Annotated[str, _names(list(AGENTS))] = RunConfig.agent
     """What learns."""
     critic: Annotated[str, _names(list(CRITICS))] = RunConfig.critic
-    """Form of the critic: a value per choice, a network of observation and action, or that one interpolated."""
+    """Form of the critic: a value per choice, products of them, a network of observation and action, interpolated."""
     temperature: str = RunConfig.temperature
     """Temperature: a number, a schedule (linear:1.0:0.1, exponential:1.0:0.1, jang:1e-5), learned:1.0 or state:1.0."""
     seeds: Annotated[tuple[int, ...], _SEEDS] = RunConfig.seeds

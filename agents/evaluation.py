@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gumbelrl.agents.actor_critic import ActorCritic
+from gumbelrl.agents.base import Agent
 from gumbelrl.agents.observations import to_features
 from gumbelrl.agents.training import env_seeds, split_mask
 from gumbelrl.envs import BatchedEnv
@@ -19,7 +19,7 @@ LONGEST_EPISODE = 100_000
 
 @torch.no_grad()
 def evaluate(
-    agent: ActorCritic,
+    agent: Agent,
     make_env: Callable[[int], BatchedEnv],
     *,
     seeds: tuple[int, ...],

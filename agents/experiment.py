@@ -29,7 +29,7 @@ from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.evaluation import evaluate
 from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.progress import Progress, format_seconds
-from gumbelrl.agents.registry import AGENTS, resolve_policy
+from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
 from gumbelrl.agents.tracking import JsonLines, read_metrics
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import BatchedEnv, make
@@ -60,6 +60,13 @@ class RunConfig:
     native: bool = True
     agent_config: Any = field(default_factory=ActorCriticConfig)
 
+    def __post_init__(self) -> None:
+        """Where the agent takes no estimator and none was asked for, do not name the default one."""
+        takes_none = self.agent in AGENTS and not AGENTS[self.agent].uses_estimator
+        if takes_none and (self.policy, self.critic) == (RunConfig.policy, RunConfig.critic):
+            for name, value in zip(("policy", "critic"), NO_ESTIMATOR, strict=True):
+                object.__setattr__(self, name, value)
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds)}
 
@@ -80,8 +87,11 @@ def check_config(config: RunConfig) -> None:
         RunError: with a sentence that says what is wrong and what would be right.
     """
     choose("agent", config.agent, AGENTS)
-    choose("critic", config.critic, CRITICS)
-    resolve_policy(config.policy, config.critic)
+    if AGENTS[config.agent].uses_estimator:
+        choose("critic", config.critic, CRITICS)
+    elif config.temperature != RunConfig.temperature:
+        raise RunError(f"--agent {config.agent} has no relaxed sample and takes no --temperature: leave it out")
+    resolve_policy(config.policy, config.critic, agent=config.agent)
     if not config.seeds:
         raise RunError("no seed given: name at least one, such as --seeds 0 or --seeds 0..9")
     repeated = sorted({seed for seed in config.seeds if config.seeds.count(seed) > 1})
@@ -123,8 +133,10 @@ class Experiment:
         self.folder = config.output or default_folder(config)
         self.run_ids = [uuid.uuid4().hex[:8] for _ in config.seeds]
         self.schedule = parse_temperature(config.temperature)
-        estimator, critic = resolve_policy(config.policy, config.critic)
-        agent = AGENTS[config.agent].agent(
+        estimator, critic = resolve_policy(config.policy, config.critic, agent=config.agent)
+        entry = AGENTS[config.agent]
+        told = {"observation_space": env.single_observation_space} if entry.replay else {}
+        agent = entry.agent(
             config.agent_config,
             layout=self.layout,
             num_features=num_features(env.single_observation_space),
@@ -133,6 +145,7 @@ class Experiment:
             critic=critic,
             temperature=self.schedule,
             device=self.device,
+            **told,
         )
         self.trainer = Trainer(
             agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=self.schedule.value

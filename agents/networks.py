@@ -31,7 +31,8 @@ def orthogonal(streams: RandomStreams, rows: int, columns: int, gain: float) -> 
     basis, triangle = torch.linalg.qr(tall)
     # The sign makes the distribution uniform over orthogonal matrices (Mezzadri 2007, math-ph/0609050).
     basis = basis * torch.sign(torch.diagonal(triangle, dim1=-2, dim2=-1)).unsqueeze(-2)
-    return (gain * (basis if rows >= columns else basis.transpose(-1, -2))).float().contiguous()
+    shaped = basis if rows >= columns else basis.transpose(-1, -2)
+    return (gain * shaped).to(torch.get_default_dtype()).contiguous()
 
 
 class StackedLinear(nn.Module):
@@ -111,5 +112,14 @@ class FlatParameters:
 
     def gradient(self, loss: Float[Tensor, ""]) -> Float[Tensor, "member size"]:
         """Return the gradient of `loss`, laid out as `flat`; zero for what it does not depend on."""
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
-        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+        return self.gradients([self], loss)[0]
+
+    @staticmethod
+    def gradients(parts: Sequence[FlatParameters], loss: Float[Tensor, ""]) -> list[Float[Tensor, "member size"]]:
+        """Return the gradient of `loss` for each of several flat tensors, from one backward pass."""
+        parameters = [parameter for part in parts for parameter in part.parameters]
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        rest = iter(found)
+        return [
+            torch.cat([next(rest).reshape(part.flat.shape[0], -1) for _ in part.parameters], dim=1) for part in parts
+        ]

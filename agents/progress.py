@@ -64,12 +64,13 @@ class Progress:
         left = (self.total_steps - step) / max(rate, 1e-9)
         members = f" x {self.num_members}" if self.num_members > 1 else ""
         shown = metrics["train/return"]
+        temperature = metrics.get("policy/temperature")  # an agent without an estimator has none
         return {
             "steps": f"{step:>9,}{members}",
             "steps/s": f"{rate * self.num_members:>8,.0f}",
             "return": f"{shown:>8.1f}" if shown == shown else "       –",
             "entropy": f"{metrics['policy/entropy']:.3f}",
-            "temperature": f"{metrics['policy/temperature']:.2f}",
+            **({} if temperature is None else {"temperature": f"{temperature:.2f}"}),
             "left": format_seconds(max(left, 0.0)),
         }
 

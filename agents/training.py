@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gumbelrl.agents.actor_critic import ActorCritic
+from gumbelrl.agents.base import Agent
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.observations import to_features
@@ -34,7 +34,7 @@ class Trainer:
 
     def __init__(
         self,
-        agent: ActorCritic,
+        agent: Agent,
         env: BatchedEnv,
         *,
         seeds: tuple[int, ...],
@@ -110,6 +110,9 @@ class Trainer:
 
     def _check(self, rollout: Transition) -> None:
         """Refuse to learn from what is not finite; one host synchronisation an iteration."""
+        total = rollout.final_observation.sum() + rollout.observation.sum() + rollout.reward.sum()
+        if bool(total.isfinite()):  # otherwise look closely: finite numbers may have an infinite sum
+            return
         seen = (
             ("observation", rollout.final_observation),
             ("reward", rollout.reward),

@@ -4,6 +4,7 @@ import json
 import operator
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from gumbelrl.agents import AGENTS, CRITICS, RunError, Trainer
 from gumbelrl.agents.checkpoint import load_checkpoint
 from gumbelrl.agents.command_line import main
 from gumbelrl.agents.experiment import Experiment
+from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.off_policy import OffPolicyAgent
 from gumbelrl.agents.replay import Batch
 from gumbelrl.agents.td3 import smooth
@@ -146,6 +148,18 @@ class _Tempting:
     def expected_lowest(self, policy, generator):
         point = policy.probs if self.expected else policy.sample(generator=generator)
         return (self.values * point).sum((-2, -1))
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_terminal_state_may_allow_nothing(name, critic):
+    layout = ActionLayout.from_space(spaces.MultiDiscrete([3, 2]))
+    agent = make_agent(name, layout=layout, critic=critic)
+    batch = masked_batch(layout)
+    batch = replace(batch, next_mask=torch.zeros_like(batch.next_mask), discount=torch.zeros_like(batch.discount))
+    assert (batch.discount * agent.next_value(batch) == 0).all()
+    agent._step(batch, climb=True)
+    assert all(part.flat.isfinite().all() for part in agent._parts().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -293,6 +307,55 @@ def test_state_resumes_bit_for_bit(name, options, iterations):
             assert torch.equal(value.nan_to_num(-1.0), theirs[key].nan_to_num(-1.0)), key
     for key, part in one.agent._parts().items():
         assert torch.equal(part.flat, other.agent._parts()[key].flat), key
+
+
+# Learning ----------------------------------------------------------------------------------------------------------
+
+
+def train(name, env, *, iterations, **options):
+    settings: dict[str, Any] = {
+        "num_envs": 8,
+        "batch_size": 64,
+        "replay_capacity": 10_000,
+        "hidden": (32,),
+        "polyak": 0.1,
+    }
+    layout = ActionLayout.from_space(env.single_action_space)
+    features = num_features(env.single_observation_space)
+    agent = make_agent(name, layout=layout, num_features=features, **{**settings, **options})
+    trainer = Trainer(agent, env, seeds=(0,), total_steps=8 * iterations, temperature=lambda progress, step: 1.0)
+    for _ in range(iterations):
+        trainer.iterate()
+    return agent
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parity_of_four_bits_is_solved_by_multilinear_critics(name):
+    """Greedy play pays 1, the optimum; one that knows nothing of the joint effect gets ½."""
+    env = make("gumbelrl/ParityBandit-v0", num_envs=8)
+    agent = train(name, env, iterations=300, critic="multilinear", target_entropy=0.1, entropy_coefficient=0.1)
+    mode = agent.policy(torch.ones(1, 1, 1), None).mode
+    assert mode[..., 1].sum().item() % 2 == 1
+
+
+@pytest.mark.parametrize(("name", "return_steps"), [("ddpg", 1), ("td3", 3), ("sac", 1)])
+def test_the_far_reward_of_a_chain_is_preferred(name, return_steps):
+    """Always forward is optimal from every state; at the start it pays only after four steps, backward pays at once."""
+    env = make("gumbelrl/Chain-v0", num_envs=8)
+    options = {"discount": 0.95, "reward_scale": 0.1, "target_entropy": 0.5, "entropy_coefficient": 1.0}
+    agent = train(name, env, iterations=500, return_steps=return_steps, **options)
+    mode = agent.policy(torch.eye(5).unsqueeze(0), None).mode
+    assert (mode[..., 0] == 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_gumbel_solves_cartpole(name):
+    """One seed of those that docs/results.md shows to succeed."""
+    trainer = make_trainer(name, (0,), total_steps=100_000, **vars(AGENTS[name].config()))
+    while not trainer.finished:
+        metrics = trainer.iterate()
+    assert metrics["train/return"].item() >= 475
 
 
 # Settings ----------------------------------------------------------------------------------------------------------

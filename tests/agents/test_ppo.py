@@ -68,6 +68,20 @@ def test_a_member_that_moved_too_far_makes_no_step_and_the_others_do(warm):
             assert torch.equal(each[1], free.optimizer.state[free.flat][name][1])
 
 
+def test_a_member_that_sits_out_does_so_until_the_next_rollout(monkeypatch):
+    agent = make_agent(PPOConfig(**{**vars(with_target(0.01)), "epochs": 1}))
+    near = make_rollout(agent, shift=[0.0, 0.0])
+    batches = [agent.batch(make_rollout(agent, shift=[1.0, 0.0]), trace=0.9), agent.batch(near, trace=0.9)]
+    monkeypatch.setattr(agent, "_minibatches", lambda data: iter(batches))
+    before = agent.flat.detach().clone()
+    metrics = agent.update(near)
+    assert metrics["policy/kl"][0] < 0.01  # of the last minibatch, to which it could have fitted
+    assert torch.equal(agent.flat[0], before[0])
+    batches.reverse()
+    agent.update(near)
+    assert not torch.equal(agent.flat[0], before[0])
+
+
 def test_the_bound_holds_the_divergence():
     """With a step that is far too long, the divergence stays near the bound; without the bound it does not."""
     reached = {}

@@ -1,0 +1,422 @@
+"""What `ddpg`, `td3` and `sac` share: replay, an ensemble of critics, an actor through an estimator, slow targets.
+
+Each iteration writes a rollout to the replay and makes some updates. In an update the critics are fitted to
+
+    y = R + γ^n V(s_{t+n})        R = Σ_{k<n} γ^k r_{t+k}, V = 0 where the episode terminated
+
+and the actor climbs the critics through the estimator, on the same batch and on the critics as they were before the
+update: one forward pass of the critics serves both, and one backward pass. The agents differ in V and in which critic
+the actor climbs.
+
+A policy that saturates has no gradient left, p(1 − p), and does not come back. Against that: a bonus for entropy, whose
+coefficient is learned so that the mean entropy stays at a target (Haarnoja et al. 2018, arXiv:1812.05905, section 5), a
+penalty on logits, and a bound on them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from gumbelrl.agents.critics import Ensemble, EnsembleValue
+from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
+from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
+from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters, StackedMLP
+from gumbelrl.agents.replay import Batch, Replay
+from gumbelrl.agents.rollout import Transition
+from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, Value
+from gumbelrl.policies.temperature import Schedule
+from gumbelrl.random import RandomStreams, derive_seed
+
+BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
+UNIFORM = 1e9  # noise of this scale drowns any logit, but not the mask
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig:
+    """Settings that every off-policy agent has.
+
+    Attributes:
+        num_envs: environments of each member.
+        rollout_steps: steps of each environment between updates.
+        updates_per_iteration: gradient steps after each rollout.
+        batch_size: transitions of each gradient step.
+        learning_starts: steps of each member before the first gradient step.
+        replay_capacity: transitions that each member keeps.
+        return_steps: n of the n-step returns.
+        discount: discount factor γ.
+        reward_scale: rewards are multiplied by this before learning; reported returns are not.
+        actor_learning_rate: of Adam, for the actor.
+        critic_learning_rate: of Adam, for the critics.
+        polyak: share of the networks that the targets take over in each update.
+        target_entropy: mean entropy that the policy is held at, as a fraction of the largest possible; 0 for no bonus.
+        entropy_coefficient: where the coefficient of the entropy bonus starts.
+        coefficient_rate: step of that coefficient, in nats an update, when the entropy is wrong by its largest value.
+        logit_penalty: weight of the mean square logit in the actor's loss.
+        logit_bound: logits are squashed to plus or minus this, as bound · tanh(logit / bound); none by default.
+        epsilon: probability of a uniformly random action, at first; actions are sampled from the policy otherwise.
+        final_epsilon: the same at the end of the run; it changes in a straight line.
+        hidden: units of each hidden layer, of actor and critics.
+        activation: of the hidden layers.
+        layer_norm: normalise hidden layers before their activation.
+        baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
+        num_samples: of the estimator, for each state; its own default if not given.
+        diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
+    """
+
+    num_envs: int = 8
+    rollout_steps: int = 1
+    updates_per_iteration: int = 2
+    batch_size: int = 128
+    learning_starts: int = 1000
+    replay_capacity: int = 100_000
+    return_steps: int = 1
+    discount: float = 0.99
+    reward_scale: float = 1.0
+    actor_learning_rate: float = 1e-3
+    critic_learning_rate: float = 2e-3
+    polyak: float = 0.05
+    target_entropy: float = 0.3
+    entropy_coefficient: float = 0.2
+    coefficient_rate: float = 0.01
+    logit_penalty: float = 0.0
+    logit_bound: float | None = None
+    epsilon: float = 0.0
+    final_epsilon: float = 0.0
+    hidden: tuple[int, ...] = (64, 64)
+    activation: Literal["silu", "relu", "tanh"] = "silu"
+    layer_norm: bool = True
+    baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
+    num_samples: int | None = None
+    diagnostics_interval: int = 1024
+
+    def __post_init__(self) -> None:
+        counts = ("num_envs", "rollout_steps", "updates_per_iteration", "batch_size", "replay_capacity", "return_steps")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise RunError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_starts", "diagnostics_interval"):
+            if getattr(self, name) < 0:
+                raise RunError(f"{name} must not be negative, got {getattr(self, name)}")
+        rates = ("reward_scale", "actor_learning_rate", "critic_learning_rate", "entropy_coefficient", "logit_bound")
+        for name in rates:
+            setting = getattr(self, name)
+            if setting is not None and not 0 < setting < math.inf:
+                raise RunError(f"{name} must be above 0 and finite, got {setting}")
+        for name in ("coefficient_rate", "logit_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RunError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        for name in ("discount", "polyak", "target_entropy", "epsilon", "final_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RunError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.polyak == 0:
+            raise RunError("polyak must be above 0: with 0 the targets would never learn")
+        for name, known in (("baseline", BASELINES), ("activation", tuple(ACTIVATIONS))):
+            if getattr(self, name) not in known:
+                raise RunError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise RunError(f"num_samples must be at least 1, got {self.num_samples}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
+
+
+Config = TypeVar("Config", bound=OffPolicyConfig)
+
+
+class OffPolicyAgent(Generic[Config]):
+    """M members that learn side by side from a replay; a subclass says what the critics are fitted to.
+
+    Args:
+        config: settings, the same for all members.
+        layout: the action space.
+        num_features: length of an observation vector.
+        seeds: one a member; decides its initial weights and all its noise.
+        estimator: a name in `gumbelrl.policies.ESTIMATORS`.
+        critic: a name in `gumbelrl.agents.critics.CRITICS`.
+        temperature: a schedule; of a learned one the agent makes the parameters.
+        observation_space: of one environment, so that observations are stored as they are; None stores floats.
+        device: where everything lives.
+
+    Raises:
+        RunError: the temperature is to be learned, but the estimator gives it no gradient.
+    """
+
+    num_critics: ClassVar[int] = 2
+    has_target_actor: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        layout: ActionLayout,
+        num_features: int,
+        seeds: Sequence[int],
+        estimator: str = "gumbel",
+        critic: str = "linear",
+        temperature: Schedule = CONSTANT,
+        observation_space: spaces.Space | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.layout, self.num_members = config, layout, len(seeds)
+        self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
+        self.diagnostic_streams = RandomStreams([derive_seed(seed, "diagnostics") for seed in seeds], device=device)
+        network: dict[str, Any] = {
+            "hidden": config.hidden,
+            "activation": config.activation,
+            "layer_norm": config.layer_norm,
+        }
+        num_logits = layout.num_groups * layout.num_choices
+        self.actor = StackedMLP(self.streams, num_features, num_logits, last_gain=0.01, **network)
+        critic_seeds = [derive_seed(seed, "critic", index) for seed in seeds for index in range(self.num_critics)]
+        critic_streams = RandomStreams(critic_seeds, device=device)
+        self.critic = Ensemble(critic, critic_streams, num_features, layout, size=self.num_critics, **network)
+        self.path = EstimatorPath(
+            ESTIMATORS[estimator],
+            self.streams,
+            layout,
+            num_features,
+            schedule=temperature,
+            baseline=config.baseline,
+            num_samples=config.num_samples,
+        )
+        self.replay = Replay(
+            layout,
+            capacity=config.replay_capacity,
+            return_steps=config.return_steps,
+            discount=config.discount,
+            space=observation_space,
+            keep_probs=self.critic.critic.interpolates,
+            device=device,
+        )
+        self._flatten()
+        self.log_entropy_coefficient = torch.full(
+            (self.num_members,), math.log(config.entropy_coefficient), device=device
+        )
+        self.epsilon = torch.tensor(config.epsilon, device=device)
+        self.num_steps_seen = self.num_updates = 0
+
+    def _flatten(self) -> None:
+        """Copy the networks that have targets, and gather the parameters of each part in one flat tensor."""
+        members, critics = self.num_members, self.num_members * self.num_critics
+        self.target_critic = copy.deepcopy(self.critic)
+        self.critic_parameters = FlatParameters([self.critic], num_members=critics)
+        self.target_critic_parameters = FlatParameters([self.target_critic], num_members=critics)
+        if self.has_target_actor:
+            self.target_actor = copy.deepcopy(self.actor)
+            self.target_actor_parameters = FlatParameters([self.target_actor], num_members=members)
+        self.actor_parameters = FlatParameters([self.actor, self.path], num_members=members)
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [self.actor_parameters.flat], "lr": self.config.actor_learning_rate},
+                {"params": [self.critic_parameters.flat], "lr": self.config.critic_learning_rate},
+            ],
+            fused=True,
+        )
+
+    # Acting ---------------------------------------------------------------------------------------------------------
+
+    def _policy(self, actor: nn.Module, observation: Tensor, mask: Tensor | None) -> CategoricalPolicy:
+        logits = actor(observation).unflatten(-1, (self.layout.num_groups, self.layout.num_choices))
+        bound = self.config.logit_bound
+        if bound is not None:
+            logits = bound * torch.tanh(logits / bound)
+        return CategoricalPolicy(logits, self.layout.merge_mask(mask))
+
+    def policy(self, observation: Tensor, mask: Bool[Tensor, "member batch group choice"] | None) -> CategoricalPolicy:
+        return self._policy(self.actor, observation, mask)
+
+    def target_policy(self, observation: Tensor, mask: Tensor | None) -> CategoricalPolicy:
+        """Return the policy of the slow copy of the actor, or of the actor where there is none."""
+        return self._policy(self.target_actor if self.has_target_actor else self.actor, observation, mask)
+
+    def rollout_noise(self) -> Float[Tensor, "time member env group choice"]:
+        """Return Gumbel noise; with probability ε so large that the action is uniform over the valid ones."""
+        config, layout = self.config, self.layout
+        shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
+        noise = -torch.log(self.streams.exponential(*shape))
+        if config.epsilon or config.final_epsilon:
+            random = self.streams.uniform(*shape[:2]) < self.epsilon
+            noise = torch.where(random[..., None, None], UNIFORM * noise, noise)
+        return noise.transpose(0, 1)
+
+    def set_progress(self, progress: float, *, temperature: float) -> None:
+        """Set what depends on how much of the run is over: the temperature and ε."""
+        self.path.scheduled_temperature = temperature
+        config = self.config
+        if config.epsilon or config.final_epsilon:
+            self.epsilon.fill_(config.epsilon + (config.final_epsilon - config.epsilon) * progress)
+
+    # Learning -------------------------------------------------------------------------------------------------------
+
+    def update(self, rollout: Transition) -> dict[str, Tensor]:
+        """Store a rollout and, once there are enough steps, learn; return metrics, each `[member]`."""
+        config = self.config
+        self.replay.add(rollout)
+        self.num_steps_seen += rollout.reward.shape[0] * rollout.reward.shape[2]
+        metrics: dict[str, Tensor] = {}
+        if self.num_steps_seen >= config.learning_starts and self.replay.num_rows:
+            drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
+            for batch in drawn.split(config.batch_size):
+                self.num_updates += 1
+                metrics |= self._step(batch, climb=self.actor_is_due())
+        return metrics if "policy/probs" in metrics else self._metrics_of(rollout) | metrics
+
+    def _step(self, batch: Batch, *, climb: bool) -> dict[str, Tensor]:
+        """Make one optimiser step on a batch; the actor only stays where it is unless `climb`."""
+        target = batch.reward * self.config.reward_scale + batch.discount * self.next_value(batch)
+        value = self.critic(batch.observation)
+        action = batch.action
+        if batch.probs is not None:
+            weight = self.streams.uniform(target.shape[1])
+            action = self.critic.critic.training_action(action, batch.probs, weight)
+        fitted = value.all(action)
+        critic_loss = 0.5 * (fitted - target.unsqueeze(1)).square().mean(2).sum(1)
+        metrics = {"train/critic_loss": critic_loss.detach(), "train/value": fitted.detach().mean((1, 2))}
+        loss, parts = critic_loss, [self.critic_parameters]
+        if climb:
+            actor_loss, found = self._actor_loss(batch, value)
+            metrics |= found
+            loss, parts = loss + actor_loss, [self.critic_parameters, self.actor_parameters]
+        # Summed, not averaged: each member's gradient is then what it would be alone.
+        gradients = FlatParameters.gradients(parts, loss.sum())
+        self.critic_parameters.flat.grad = gradients[0]
+        self.actor_parameters.flat.grad = gradients[1] if climb else None
+        self.optimizer.step()
+        if climb:
+            metrics["gradient/norm"] = torch.linalg.vector_norm(gradients[1], dim=1)
+            self._follow()
+        return metrics
+
+    def _actor_loss(self, batch: Batch, value: EnsembleValue) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
+        config = self.config
+        policy = self.policy(batch.observation, batch.mask)
+        estimate, temperature = self.path(
+            batch.observation, policy.logits, self.climbed_value(value, policy), policy.mask, self.streams
+        )
+        entropy, objective = policy.entropy(), estimate.objective
+        coefficient = self.log_entropy_coefficient.exp()
+        if config.target_entropy:
+            objective = objective + coefficient.unsqueeze(1) * entropy
+        if config.logit_penalty:
+            valid = policy.logits if policy.mask is None else torch.where(policy.mask, policy.logits, 0.0)
+            objective = objective - config.logit_penalty * valid.square().mean((-2, -1))
+        if estimate.auxiliary is not None:
+            objective = objective - estimate.auxiliary
+        mean_entropy = entropy.detach().mean(1)
+        if config.target_entropy:
+            self._adapt_entropy_coefficient(mean_entropy, batch.mask)
+        return -objective.mean(1), {
+            "policy/entropy": mean_entropy,
+            "policy/temperature": temperature,
+            "policy/entropy_coefficient": coefficient,
+            "policy/probs": policy.probs.detach(),
+        }
+
+    def _adapt_entropy_coefficient(self, mean_entropy: Float[Tensor, " member"], mask: Tensor | None) -> None:
+        """Raise the coefficient where the entropy is below its target, lower it where it is above."""
+        largest: Tensor | float = max(sum(math.log(count) for count in self.layout.choice_counts), 1e-6)
+        if mask is not None:
+            valid = self.layout.merge_mask(mask)
+            assert valid is not None
+            largest = valid.sum(-1).log().sum(-1).mean(1).clamp_min(1e-6)
+        error = self.config.target_entropy - mean_entropy / largest
+        self.log_entropy_coefficient.add_(error, alpha=self.config.coefficient_rate)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the targets towards the networks."""
+        polyak = self.config.polyak
+        self.target_critic_parameters.flat.lerp_(self.critic_parameters.flat, polyak)
+        if self.has_target_actor:
+            target = self.target_actor_parameters.flat
+            target.lerp_(self.actor_parameters.flat[:, : target.shape[1]], polyak)
+
+    @abstractmethod
+    def next_value(self, batch: Batch) -> Float[Tensor, "member batch"]:
+        """Return V(s_{t+n}), without gradient."""
+
+    def climbed_value(self, value: EnsembleValue, policy: CategoricalPolicy) -> Value:
+        """Return the value function that the actor climbs."""
+        return value.first()
+
+    def actor_is_due(self) -> bool:
+        """Say whether this update moves the actor and the targets."""
+        return True
+
+    def _metrics_of(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what can be said without having learned."""
+        policy = CategoricalPolicy(rollout.logits.transpose(0, 1).flatten(1, 2))
+        entropy = policy.entropy().mean(1)
+        nothing = torch.full_like(entropy, math.nan)
+        return {
+            "train/critic_loss": nothing,
+            "train/value": nothing,
+            "policy/entropy": entropy,
+            "policy/temperature": nothing,
+            "policy/entropy_coefficient": self.log_entropy_coefficient.exp(),
+            "gradient/norm": nothing,
+            "policy/probs": policy.probs,
+        }
+
+    def diagnose(self, rollout: Transition) -> dict[str, Tensor]:
+        """Measure the estimator on the rollout's last states with the critics as they are; metrics, each `[member]`.
+
+        It draws from streams of its own, so that measuring does not change what is learned.
+        """
+        observation = rollout.observation.transpose(0, 1).flatten(1, 2)[:, -DIAGNOSED_STATES:]
+        mask = None if rollout.mask is None else rollout.mask.transpose(0, 1).flatten(1, 2)[:, -DIAGNOSED_STATES:]
+        policy, value = self.policy(observation, mask), self.critic(observation)
+        return diagnose_path(
+            self.path, observation, policy, self.climbed_value(value, policy), generator=self.diagnostic_streams
+        )
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, FlatParameters]:
+        parts = {
+            "actor": self.actor_parameters,
+            "critic": self.critic_parameters,
+            "target_critic": self.target_critic_parameters,
+        }
+        return parts | ({"target_actor": self.target_actor_parameters} if self.has_target_actor else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = self._parts()
+        return {
+            "parameters": {name: part.flat.detach() for name, part in parts.items()},
+            "optimizer": {name: dict(self.optimizer.state[parts[name].flat]) for name in ("actor", "critic")},
+            "log_entropy_coefficient": self.log_entropy_coefficient,
+            "epsilon": self.epsilon,
+            "streams": self.streams.state_dict(),
+            "diagnostic_streams": self.diagnostic_streams.state_dict(),
+            "path": {"moving_mean": self.path.moving_mean},
+            "replay": self.replay.state_dict(),
+            "num_steps_seen": self.num_steps_seen,
+            "num_updates": self.num_updates,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        parts = self._parts()
+        for name, part in parts.items():
+            part.flat.copy_(state["parameters"][name])
+        for name, moments in state["optimizer"].items():
+            flat = parts[name].flat
+            self.optimizer.state[flat] = {key: value.to(flat.device) for key, value in moments.items()}
+        self.log_entropy_coefficient.copy_(state["log_entropy_coefficient"])
+        self.epsilon.copy_(state["epsilon"])
+        self.streams.load_state_dict(state["streams"])
+        self.diagnostic_streams.load_state_dict(state["diagnostic_streams"])
+        self.path.moving_mean.copy_(state["path"]["moving_mean"])
+        self.replay.load_state_dict(state["replay"])
+        self.num_steps_seen, self.num_updates = state["num_steps_seen"], state["num_updates"]

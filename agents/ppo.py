@@ -1,0 +1,174 @@
+"""`ppo`: proximal policy optimisation; the score function on returns, reused for several epochs inside a clipped ratio.
+
+Rollouts of many environments, generalised advantages, several passes of minibatches over each rollout, and a surrogate
+that stops pushing where the new policy's probability of an action has left (1 ± clip) of the old one's.
+
+Reference: Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9; details as in stable-baselines3, against whose
+code the tests compare. Differs: rewards are scaled; where `target_kl` is set, the divergence is exact instead of
+sampled, and a member that has moved too far sits out the rest of its update while the others go on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.score_function import (
+    UNUSED_TEMPERATURE,
+    ScoreFunctionAgent,
+    ScoreFunctionConfig,
+    explained_variance,
+    normalise,
+)
+from gumbelrl.policies import ActionLayout, CategoricalPolicy
+from gumbelrl.policies.temperature import Schedule
+
+
+@dataclass(frozen=True)
+class PPOConfig(ScoreFunctionConfig):
+    """Settings of PPO, beside those of every score-function agent.
+
+    Attributes:
+        epochs: passes over each rollout.
+        minibatches: optimiser steps of each pass.
+        trace: λ of the generalised advantages; 0 is one-step, 1 is Monte-Carlo.
+        clip: how far the ratio of new to old probability counts, either side of 1.
+        anneal_clip: bring `clip` linearly to zero over the run.
+        value_clip: how far a value may move from the old one in an update and still be fitted; none by default.
+        target_kl: a member whose divergence from the old policy exceeds 1.5 times this, in nats a state, makes no more
+            steps on the rollout; none by default.
+    """
+
+    num_envs: int = 16
+    rollout_steps: int = 32
+    learning_rate: float = 1e-3
+    epochs: int = 10
+    minibatches: int = 4
+    trace: float = 0.95
+    clip: float = 0.2
+    anneal_clip: bool = True
+    value_clip: float | None = None
+    target_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise RunError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("clip", "value_clip", "target_kl"):
+            setting = getattr(self, name)
+            if setting is not None and not 0 < setting < math.inf:
+                raise RunError(f"{name} must be above 0 and finite, got {setting}")
+        if not 0 <= self.trace <= 1:
+            raise RunError(f"trace must be between 0 and 1, got {self.trace}")
+        if (self.num_envs * self.rollout_steps) % self.minibatches:
+            raise RunError(
+                f"num_envs x rollout_steps = {self.num_envs * self.rollout_steps} must be divisible by "
+                f"minibatches = {self.minibatches}"
+            )
+
+
+class PPO(ScoreFunctionAgent[PPOConfig]):
+    """M members that learn side by side; see the module's docstring, and `ScoreFunctionAgent` for the arguments."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        *,
+        layout: ActionLayout,
+        num_features: int,
+        seeds: Sequence[int],
+        estimator: str = "",
+        critic: str = "",
+        temperature: Schedule = UNUSED_TEMPERATURE,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(config, layout=layout, num_features=num_features, seeds=seeds, device=device)
+        self.clip = torch.tensor(config.clip, device=device)
+
+    def set_progress(self, progress: float, *, temperature: float) -> None:
+        """Set the learning rate and the clipping by how much of the run is over."""
+        super().set_progress(progress, temperature=temperature)
+        if self.config.anneal_clip:
+            self.clip.fill_(self.config.clip * (1.0 - progress))
+
+    def update(self, rollout: Transition) -> dict[str, Tensor]:
+        """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
+        data = self.batch(rollout, trace=self.config.trace)
+        active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
+        metrics: dict[str, Tensor] = {}
+        for _ in range(self.config.epochs):
+            for minibatch in self._minibatches(data):
+                loss, metrics = self.loss(minibatch)
+                if self.config.target_kl is None:
+                    metrics["gradient/norm"] = self.descend(loss)
+                else:
+                    active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
+                    metrics["gradient/norm"] = self._descend_where(active, loss)
+        metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
+        return metrics
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
+        """Return the loss of a minibatch `[member, batch, ...]` (equation 9, with its sign turned) and metrics."""
+        config, mask = self.config, self.layout.merge_mask(batch.get("mask"))
+        policy = CategoricalPolicy(self.logits(batch["observation"]), mask)
+        behaviour = CategoricalPolicy(batch["logits"], mask)
+        advantage = normalise(batch["advantage"]) if config.normalise_advantages else batch["advantage"]
+        ratio = (policy.log_prob(batch["action"]) - behaviour.log_prob(batch["action"])).exp()
+        clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
+
+        value = self.value(batch["observation"])
+        if config.value_clip is None:
+            fitted = value
+        else:
+            # As stable-baselines3; OpenAI's baselines take the larger of this error and the unclipped one.
+            fitted = batch["value"] + (value - batch["value"]).clamp(-config.value_clip, config.value_clip)
+        value_loss = (fitted - batch["target"]).square().mean(1)
+
+        entropy = policy.entropy().mean(1)
+        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+        with torch.no_grad():
+            metrics = {
+                "train/policy_loss": policy_loss.detach(),
+                "train/critic_loss": 0.5 * value_loss.detach(),
+                "train/value": value.detach().mean(1),
+                "policy/entropy": entropy.detach(),
+                "policy/kl": behaviour.kl(policy).mean(1),
+                "policy/clip_fraction": ((ratio - 1.0).abs() > self.clip).float().mean(1),
+                "policy/probs": policy.probs.detach(),
+            }
+        return loss, metrics
+
+    def _minibatches(self, data: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Yield all rows once, in each member's own order."""
+        order = self.streams.permutation(data["target"].shape[1])
+        member = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
+        for rows in order.chunk(self.config.minibatches, dim=1):
+            yield {name: column[member, rows] for name, column in data.items()}
+
+    def _descend_where(self, active: Bool[Tensor, " member"], loss: Float[Tensor, " member"]) -> Tensor:
+        """Make a step of the members that are `active`; return the norms of the gradients.
+
+        The others' parameters and moments stay, rather than their gradients be zero: momentum would move them on. The
+        optimiser's count of steps, of which its bias correction depends, goes on for all.
+        """
+        state: dict[str, Any] = self.optimizer.state[self.flat]
+        before = {name: each.clone() for name, each in state.items() if each.dim() == 2}
+        parameters = self.flat.detach().clone()
+        norm = self.descend(loss)
+        keep = ~active.unsqueeze(1)
+        with torch.no_grad():
+            self.flat.copy_(torch.where(keep, parameters, self.flat))
+            for name, each in state.items():
+                if each.dim() == 2:  # before the first step there is no state: it begins at zero
+                    each.copy_(torch.where(keep, before.get(name, torch.zeros_like(each)), each))
+        return norm
