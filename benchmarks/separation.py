@@ -44,8 +44,9 @@ class Cell:
     env: str
     options: dict[str, Any] = field(default_factory=dict)
     critic: str | None = "linear"
-    steps: int = 65_536
+    steps: int = 32_768
     rollout_steps: int = 8
+    episodes: int = 100  # of each seed's evaluation
     torso: str = "mlp"
     greedy: bool = True
     score: Callable[[torch.Tensor, float, float], torch.Tensor] = lambda found, random, best: (
@@ -61,10 +62,10 @@ def within_share(found: torch.Tensor, random: float, best: float) -> torch.Tenso
 CELLS: dict[str, Cell] = {
     "curvature c=+1": Cell("gumbelrl/CurvatureBandit-v0", {"curvature": 1.0}, critic=None),
     "curvature c=-1": Cell("gumbelrl/CurvatureBandit-v0", {"curvature": -1.0}, critic=None),
-    "parity": Cell("gumbelrl/ParityBandit-v0", critic="joint"),
+    "parity": Cell("gumbelrl/ParityBandit-v0", critic="joint", steps=65_536),
     **{f"factored N={n}": Cell("gumbelrl/FactoredBandit-v0", {"num_groups": n}) for n in (4, 16, 64, 256)},
-    "corridor": Cell("gumbelrl/ShortCorridor-v0", rollout_steps=32, greedy=False, score=within_share),
-    "pointer": Cell("gumbelrl/Pointer-v0", torso="pointer", steps=131_072),
+    "corridor": Cell("gumbelrl/ShortCorridor-v0", rollout_steps=32, greedy=False, score=within_share, episodes=4000),
+    "pointer": Cell("gumbelrl/Pointer-v0", torso="pointer", steps=65_536),
     "deep sea": Cell("gumbelrl/DeepSea-v0", rollout_steps=16),
 }
 
@@ -98,7 +99,7 @@ def climb(cell: Cell, estimator: str) -> torch.Tensor:
 
 
 def learn(cell: Cell, estimator: str) -> torch.Tensor:
-    """Train ten seeds side by side; return their scores over 100 episodes each."""
+    """Train ten seeds side by side; return their scores over fresh episodes."""
     config = replace(ActorCriticConfig(), rollout_steps=cell.rollout_steps, diagnostics_interval=0)
 
     def environments(count: int) -> NativeEnv:
@@ -118,7 +119,7 @@ def learn(cell: Cell, estimator: str) -> torch.Tensor:
     trainer = Trainer(agent, env, seeds=SEEDS, total_steps=cell.steps, temperature=lambda progress, step: 1.0)
     while not trainer.finished:
         trainer.iterate()
-    returns = evaluate(agent, environments, seeds=SEEDS, episodes=100, greedy=cell.greedy).mean(1).double()
+    returns = evaluate(agent, environments, seeds=SEEDS, episodes=cell.episodes, greedy=cell.greedy).mean(1).double()
     return cell.score(returns, random_return(environments(1000)), env.optimal_return)
 
 
