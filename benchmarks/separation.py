@@ -48,6 +48,7 @@ class Cell:
     rollout_steps: int = 8
     episodes: int = 100  # of each seed's evaluation
     torso: str = "mlp"
+    target_entropy: float = 0.3
     greedy: bool = True
     score: Callable[[torch.Tensor, float, float], torch.Tensor] = lambda found, random, best: (
         (found - random) / (best - random)
@@ -63,6 +64,7 @@ CELLS: dict[str, Cell] = {
     "curvature c=+1": Cell("gumbelrl/CurvatureBandit-v0", {"curvature": 1.0}, critic=None),
     "curvature c=-1": Cell("gumbelrl/CurvatureBandit-v0", {"curvature": -1.0}, critic=None),
     "parity": Cell("gumbelrl/ParityBandit-v0", critic="joint", steps=65_536),
+    "parity, entropy .05": Cell("gumbelrl/ParityBandit-v0", critic="joint", target_entropy=0.05),
     **{f"factored N={n}": Cell("gumbelrl/FactoredBandit-v0", {"num_groups": n}) for n in (4, 16, 64, 256)},
     "corridor": Cell("gumbelrl/ShortCorridor-v0", rollout_steps=32, greedy=False, score=within_share, episodes=4000),
     "pointer": Cell("gumbelrl/Pointer-v0", torso="pointer", steps=65_536),
@@ -100,7 +102,12 @@ def climb(cell: Cell, estimator: str) -> torch.Tensor:
 
 def learn(cell: Cell, estimator: str) -> torch.Tensor:
     """Train ten seeds side by side; return their scores over fresh episodes."""
-    config = replace(ActorCriticConfig(), rollout_steps=cell.rollout_steps, diagnostics_interval=0)
+    config = replace(
+        ActorCriticConfig(),
+        rollout_steps=cell.rollout_steps,
+        target_entropy=cell.target_entropy,
+        diagnostics_interval=0,
+    )
 
     def environments(count: int) -> NativeEnv:
         return make(cell.env, num_envs=count, **cell.options)
