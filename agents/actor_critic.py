@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
-from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
-from gumbelrl.agents.networks import FlatParameters, StackedMLP
+from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.torsos import TORSOS, make_torso
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -54,6 +56,7 @@ class ActorCriticConfig:
         coefficient_rate: step of the entropy and divergence coefficients, in nats an update.
         max_grad_norm: gradients of each member are scaled down to this norm.
         hidden: units of each hidden layer, of actor and critic.
+        torso: `mlp`, or `pointer`, which scores each item of an observation of items by the same weights.
         baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
         num_samples: of the estimator, for each state; its own default if not given.
         diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
@@ -74,6 +77,7 @@ class ActorCriticConfig:
     coefficient_rate: float = 0.02
     max_grad_norm: float = 1.0
     hidden: tuple[int, ...] = (64, 64)
+    torso: Literal["mlp", "pointer"] = "mlp"
     baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
     num_samples: int | None = None
     diagnostics_interval: int = 16
@@ -93,6 +97,7 @@ class ActorCriticConfig:
                 f"num_envs x rollout_steps = {self.num_envs * self.rollout_steps} must be divisible by "
                 f"minibatches = {self.minibatches}"
             )
+        choose("torso", self.torso, TORSOS)
         if self.baseline not in BASELINES:
             raise RunError(f"unknown baseline {self.baseline!r}; choose one of {', '.join(BASELINES)}")
         if self.num_samples is not None and self.num_samples < 1:
@@ -114,10 +119,11 @@ class ActorCritic:
         estimator: a name in `gumbelrl.policies.ESTIMATORS`.
         critic: a name in `gumbelrl.agents.critics.CRITICS`.
         temperature: a schedule; of a learned one the agent makes the parameters.
+        observation_space: of one environment, for torsos that see the shape of an observation.
         device: where everything lives.
 
     Raises:
-        RunError: the temperature is to be learned, but the estimator gives it no gradient.
+        RunError: the temperature is to be learned, but the estimator gives it no gradient; or the torso does not fit.
     """
 
     def __init__(
@@ -130,14 +136,20 @@ class ActorCritic:
         estimator: str = "gumbel",
         critic: str = "linear",
         temperature: Schedule = CONSTANT,
+        observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.layout, self.num_members = config, layout, len(seeds)
         self.estimator = ESTIMATORS[estimator]
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         num_logits = layout.num_groups * layout.num_choices
-        self.actor = StackedMLP(self.streams, num_features, num_logits, hidden=config.hidden, last_gain=0.01)
-        self.critic = make_critic(critic, self.streams, num_features, layout, hidden=config.hidden)
+        network: dict[str, Any] = {"hidden": config.hidden}
+        if config.torso != "mlp":
+            network |= {"torso": config.torso, "space": observation_space}
+        self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
+        if config.torso != "mlp" and critic != "linear":
+            raise RunError(f"--torso {config.torso} gives a value for each choice: use --critic linear, not {critic}")
+        self.critic = make_critic(critic, self.streams, num_features, layout, **network)
         self.path = EstimatorPath(
             self.estimator,
             self.streams,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -93,6 +94,7 @@ class AgentFactory(Protocol):
         estimator: str,
         critic: str,
         temperature: Schedule,
+        observation_space: spaces.Space | None,
         device: torch.device | str,
     ) -> Agent:
         """Return the agent.
@@ -105,5 +107,6 @@ class AgentFactory(Protocol):
             estimator: a name in `gumbelrl.policies.ESTIMATORS`.
             critic: a name in `gumbelrl.agents.critics.CRITICS`.
             temperature: a schedule; of a learned one the agent makes the parameters.
+            observation_space: of one environment, for networks that see its shape and replay that keeps its dtype.
             device: where everything lives.
         """

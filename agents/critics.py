@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gumbelrl.agents.networks import StackedMLP
+from gumbelrl.agents.torsos import make_torso
 from gumbelrl.policies import ActionLayout, CategoricalPolicy, Value
 from gumbelrl.random import RandomStreams
 
@@ -76,7 +77,7 @@ class LinearCritic(Critic):
     def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: object) -> None:
         super().__init__()
         self.shape = (layout.num_groups, layout.num_choices)
-        self.network = StackedMLP(streams, num_features, self.shape[0] * self.shape[1], **network)  # type: ignore[arg-type]
+        self.network = make_torso(streams, num_features, self.shape[0] * self.shape[1], **network)  # type: ignore[arg-type]
 
     def forward(self, observation: Tensor) -> ChoiceValues:
         return ChoiceValues(self.network(observation).unflatten(-1, self.shape))

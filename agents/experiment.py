@@ -135,7 +135,6 @@ class Experiment:
         self.schedule = parse_temperature(config.temperature)
         estimator, critic = resolve_policy(config.policy, config.critic, agent=config.agent)
         entry = AGENTS[config.agent]
-        told = {"observation_space": env.single_observation_space} if entry.replay else {}
         agent = entry.agent(
             config.agent_config,
             layout=self.layout,
@@ -144,8 +143,8 @@ class Experiment:
             estimator=estimator,
             critic=critic,
             temperature=self.schedule,
+            observation_space=env.single_observation_space,
             device=self.device,
-            **told,
         )
         self.trainer = Trainer(
             agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=self.schedule.value

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -89,6 +90,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
         estimator: str = "",
         critic: str = "",
         temperature: Schedule = UNUSED_TEMPERATURE,
+        observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(config, layout=layout, num_features=num_features, seeds=seeds, device=device)

@@ -25,14 +25,12 @@ class AgentEntry:
         agent: its class, or what makes one.
         config: the dataclass of its settings.
         summary: a line about it.
-        replay: it keeps observations, and is told their space as `observation_space` so that it can keep them small.
         uses_estimator: it takes an estimator, a critic of actions and a temperature; see `NO_ESTIMATOR`.
     """
 
     agent: AgentFactory
     config: type[Any]
     summary: str
-    replay: bool = False
     uses_estimator: bool = True
 
 
@@ -46,19 +44,16 @@ AGENTS: dict[str, AgentEntry] = {
         DDPG,
         DDPGConfig,
         "off-policy, pathwise: replay, one critic, the actor through an estimator",
-        replay=True,
     ),
     "td3": AgentEntry(
         TD3,
         TD3Config,
         "off-policy, pathwise: DDPG with two critics, a delayed actor and a smoothed target policy",
-        replay=True,
     ),
     "sac": AgentEntry(
         SAC,
         SACConfig,
         "off-policy, pathwise: replay, two critics of the entropy-regularised reward, the actor through an estimator",
-        replay=True,
     ),
     "reinforce": AgentEntry(
         Reinforce,

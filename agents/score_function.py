@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
+from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -103,6 +104,7 @@ class ScoreFunctionAgent(Generic[Config]):
         estimator: not used: every agent is made with it, with a critic and with a temperature.
         critic: not used.
         temperature: not used.
+        observation_space: not used.
         device: where everything lives.
     """
 
@@ -116,6 +118,7 @@ class ScoreFunctionAgent(Generic[Config]):
         estimator: str = "",
         critic: str = "",
         temperature: Schedule = UNUSED_TEMPERATURE,
+        observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.layout, self.num_members = config, layout, len(seeds)

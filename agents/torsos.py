@@ -1,8 +1,7 @@
-"""From an observation to outputs, one network a member: what a policy's logits and a linear critic's values come from."""
+"""From an observation to outputs, one network a member: where logits and a linear critic's values come from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,24 +58,31 @@ class PointerTorso(nn.Module):
         return self.head.logits(rows[..., 0, :], rows[..., 1:, :]).squeeze(-2)
 
 
-TORSOS: dict[str, Callable[..., nn.Module]] = {"mlp": StackedMLP, "pointer": PointerTorso}
+TORSOS: dict[str, type[nn.Module]] = {"mlp": StackedMLP, "pointer": PointerTorso}
 
 
 def make_torso(
-    name: str,
     streams: RandomStreams,
     num_features: int,
     num_outputs: int,
     *,
+    torso: str = "mlp",
     space: spaces.Space | None = None,
     **network: Any,
 ) -> nn.Module:
-    """Return the torso called `name`; `network` are options of `StackedMLP`.
+    """Return the network called `torso`.
+
+    Args:
+        streams: one stream a member.
+        num_features: length of an observation vector.
+        num_outputs: length of what comes out.
+        torso: a name in `TORSOS`.
+        space: of an observation, for torsos that see its shape.
+        network: options of `StackedMLP`.
 
     Raises:
         RunError: no torso has that name, or it does not fit the observations.
     """
-    choose("torso", name, TORSOS)
-    if name == "mlp":
+    if choose("torso", torso, TORSOS) == "mlp":
         return StackedMLP(streams, num_features, num_outputs, **network)
-    return TORSOS[name](streams, space, num_outputs, **network)
+    return PointerTorso(streams, space, num_outputs, **network)

@@ -106,6 +106,7 @@ def learn(cell: Cell, estimator: str) -> torch.Tensor:
         ActorCriticConfig(),
         rollout_steps=cell.rollout_steps,
         target_entropy=cell.target_entropy,
+        torso=cell.torso,
         diagnostics_interval=0,
     )
 
@@ -121,7 +122,7 @@ def learn(cell: Cell, estimator: str) -> torch.Tensor:
         seeds=SEEDS,
         estimator=estimator,
         critic=cell.critic,
-        **({} if cell.torso == "mlp" else {"torso": cell.torso, "observation_space": env.single_observation_space}),
+        observation_space=env.single_observation_space,
     )
     trainer = Trainer(agent, env, seeds=SEEDS, total_steps=cell.steps, temperature=lambda progress, step: 1.0)
     while not trainer.finished:

@@ -15,26 +15,26 @@ SPACE = spaces.Box(-1, 1, (6, 3))
 
 
 def test_the_pointer_torso_permutes_with_its_items_and_keeps_members_apart():
-    torso = make_torso("pointer", RandomStreams([1, 2]), 18, 5, space=SPACE, hidden=(16,))
+    torso = make_torso(RandomStreams([1, 2]), 18, 5, torso="pointer", space=SPACE, hidden=(16,))
     rows = torch.randn(2, 7, 6, 3)
     order = torch.tensor([3, 1, 4, 0, 2])
     permuted = torch.cat([rows[..., :1, :], rows[..., 1:, :][..., order, :]], dim=-2)
     scores = torso(rows.flatten(-2))
     assert scores.shape == (2, 7, 5)
     torch.testing.assert_close(torso(permuted.flatten(-2)), scores[..., order])
-    alone = make_torso("pointer", RandomStreams([2]), 18, 5, space=SPACE, hidden=(16,))
+    alone = make_torso(RandomStreams([2]), 18, 5, torso="pointer", space=SPACE, hidden=(16,))
     torch.testing.assert_close(alone(rows[1:].flatten(-2)), scores[1:])
 
 
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, (18,)), spaces.Box(-1, 1, (5, 3)), spaces.Discrete(6)])
 def test_the_pointer_torso_refuses_observations_without_an_item_for_each_choice(space):
     with pytest.raises(RunError, match="a query and an item for each of the 5 choices"):
-        make_torso("pointer", RandomStreams([0]), 18, 5, space=space, hidden=(16,))
+        make_torso(RandomStreams([0]), 18, 5, torso="pointer", space=space, hidden=(16,))
 
 
 def test_an_unknown_torso_names_the_nearest():
     with pytest.raises(RunError, match="did you mean pointer"):
-        make_torso("pionter", RandomStreams([0]), 18, 5, hidden=(16,))
+        make_torso(RandomStreams([0]), 18, 5, torso="pionter", hidden=(16,))
     with pytest.raises(RunError, match="torso"):
         ActorCriticConfig(torso="pionter")
 
