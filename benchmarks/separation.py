@@ -67,7 +67,7 @@ CELLS: dict[str, Cell] = {
     "parity, entropy .05": Cell("gumbelrl/ParityBandit-v0", critic="joint", target_entropy=0.05),
     **{f"factored N={n}": Cell("gumbelrl/FactoredBandit-v0", {"num_groups": n}) for n in (4, 16, 64, 256)},
     "corridor": Cell("gumbelrl/ShortCorridor-v0", rollout_steps=32, greedy=False, score=within_share, episodes=4000),
-    "pointer": Cell("gumbelrl/Pointer-v0", torso="pointer", steps=65_536),
+    "pointer": Cell("gumbelrl/Pointer-v0", torso="pointer", steps=65_536, episodes=4000),
     "deep sea": Cell("gumbelrl/DeepSea-v0", rollout_steps=16),
 }
 

@@ -10,7 +10,6 @@ register_all()
 
 
 @pytest.mark.slow
-
 @pytest.mark.parametrize(
     ("name", "options", "steps", "settings", "share"),
     [
