@@ -48,6 +48,13 @@ def one_hot(index: Int[Tensor, "*batch group"], num_choices: int) -> Float[Tenso
     return torch.zeros(*index.shape, num_choices, device=index.device).scatter_(-1, index.unsqueeze(-1), 1.0)
 
 
+def one_hot_of_largest(scores: Float[Tensor, "*batch group choice"]) -> Float[Tensor, "*batch group choice"]:
+    """Return float32 one-hot vectors of the largest score of each group, one of them on ties; no gradient."""
+    # torch.max finds the place of the largest faster than torch.argmax does.
+    index = scores.detach().max(-1, keepdim=True).indices
+    return torch.zeros(scores.shape, device=scores.device).scatter_(-1, index, 1.0)
+
+
 def perturbed(logits: Tensor, noise: Tensor | None, generator: Generator) -> Float[Tensor, "*batch group choice"]:
     """Return logits + Gumbel noise in float32 or wider; `noise` is drawn unless it is given."""
     if noise is None:
@@ -63,7 +70,7 @@ def sample_one_hot(
     Reference: Gumbel 1954; Maddison, Tarlow & Minka 2014, arXiv:1411.0030, section 2.
     """
     with torch.no_grad():
-        return one_hot(perturbed(logits, noise, generator).argmax(-1), logits.shape[-1]).to(logits.dtype)
+        return one_hot_of_largest(perturbed(logits, noise, generator)).to(logits.dtype)
 
 
 def conditional_scores(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,15 +36,18 @@ def sample_without_replacement(
     """
     log_probs = joint_log_probs(logits)
     groups, choices = log_probs.shape[-2:]
-    noise = -torch.log(
-        exponential(torch.Size((num_samples, *log_probs.shape)), generator=generator, device=logits.device)
+    first = _gumbel((1, *log_probs.shape[:-2], 1, choices), logits, generator)
+    # Every path that goes on from the first group needs noise of its own.
+    others = (
+        _gumbel((num_samples, *log_probs.shape[:-2], groups - 1, choices), logits, generator) if groups > 1 else first
     )
     total = log_probs.new_zeros(1, *log_probs.shape[:-2])
     score = total
     paths: list[Int[Tensor, "sample *batch"]] = []
     for group in range(groups):
         child = total.unsqueeze(-1) + log_probs[..., group, :]
-        perturbed = child + noise[: len(total), ..., group, :]
+        noise = others[: len(total), ..., group - 1, :] if group else first[..., 0, :]
+        perturbed = child + noise
         score = _conditioned(perturbed, score.unsqueeze(-1))
         keep = min(num_samples, len(total) * choices)
         score, index = score.movedim(0, -2).flatten(-2).topk(keep, dim=-1)
@@ -54,6 +56,10 @@ def sample_without_replacement(
         parent, choice = index // choices, index % choices
         paths = [*(path.gather(0, parent) for path in paths), choice]
     return one_hot(torch.stack(paths, dim=-1), choices).to(logits.dtype)
+
+
+def _gumbel(shape: tuple[int, ...], logits: Tensor, generator: Generator) -> Tensor:
+    return -torch.log(exponential(torch.Size(shape), generator=generator, device=logits.device))
 
 
 def _conditioned(perturbed: Tensor, largest: Tensor) -> Tensor:
@@ -131,9 +137,18 @@ class _Steps(NamedTuple):
     of: list[int]  # and the denominator
 
 
-@cache
+_LAID_OUT: dict[int, _Steps] = {}
+
+
 def _steps(count: int) -> _Steps:
-    """Lay out the recursion for sets of `count` elements: host integers only."""
+    """Return the recursion for sets of `count` elements; a dictionary, since functools.cache cannot be compiled."""
+    if count not in _LAID_OUT:
+        _LAID_OUT[count] = _lay_out(count)
+    return _LAID_OUT[count]
+
+
+def _lay_out(count: int) -> _Steps:
+    """Lay out the recursion: host integers only."""
     full = (1 << count) - 1
     singles = [1 << s for s in range(count)]
     removals = sorted({0, *singles, *(a | b for a in singles for b in singles if a != b)})

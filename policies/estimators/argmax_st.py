@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
-from gumbelrl.policies.sampling import Generator, one_hot
+from gumbelrl.policies.sampling import Generator, one_hot_of_largest
 from gumbelrl.policies.temperature import check_temperature
 
 
@@ -50,5 +50,5 @@ def argmax_st(
     """
     check_temperature(temperature)
     valid = mask_logits(logits, mask)
-    action = one_hot(valid.argmax(-1), valid.shape[-1]).to(logits.dtype)
+    action = one_hot_of_largest(valid).to(logits.dtype)
     return pathwise(value, action, torch.softmax(valid, -1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
-from gumbelrl.policies.sampling import Generator, one_hot, perturbed
+from gumbelrl.policies.sampling import Generator, one_hot_of_largest, perturbed
 from gumbelrl.policies.temperature import check_temperature
 
 
@@ -52,4 +52,4 @@ def gumbel(
     check_temperature(temperature)
     scores = perturbed(mask_logits(logits, mask), None, generator)
     relaxed = torch.softmax(scores / temperature, -1)
-    return pathwise(value, one_hot(scores.argmax(-1), scores.shape[-1]).to(logits.dtype), relaxed)
+    return pathwise(value, one_hot_of_largest(scores).to(logits.dtype), relaxed)

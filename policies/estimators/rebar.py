@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gumbelrl.policies.estimators.base import Estimate, Value, from_gradient, register, value_and_slope
 from gumbelrl.policies.masking import mask_logits
-from gumbelrl.policies.sampling import Generator, conditional_scores, exponential, one_hot, perturbed
+from gumbelrl.policies.sampling import Generator, conditional_scores, exponential, one_hot_of_largest, perturbed
 from gumbelrl.policies.temperature import check_temperature
 
 Control: TypeAlias = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ class _Scores(NamedTuple):
 def _draw(valid: Tensor, generator: Generator) -> _Scores:
     with torch.no_grad():
         free = perturbed(valid, None, generator)
-        action = one_hot(free.argmax(-1), free.shape[-1])
+        action = one_hot_of_largest(free)
         noise = exponential(valid.shape, generator=generator, device=valid.device)
         return _Scores(action, free, conditional_scores(valid, action, noise))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gumbelrl.policies.estimators.base import Estimate, Value, log_prob, register
 from gumbelrl.policies.masking import mask_logits
-from gumbelrl.policies.sampling import Generator, one_hot, sample_one_hot
+from gumbelrl.policies.sampling import Generator, one_hot_of_largest, sample_one_hot
 from gumbelrl.policies.temperature import check_temperature
 
 
@@ -72,7 +72,7 @@ def _baseline(baseline: Tensor | str, valid: Tensor, value: Value) -> Tensor | f
     if baseline == "mean-action":
         return value(torch.softmax(valid, -1))
     if baseline == "self-critical":
-        return value(one_hot(valid.argmax(-1), valid.shape[-1]).to(valid.dtype))
+        return value(one_hot_of_largest(valid).to(valid.dtype))
     raise ValueError(f"unknown baseline {baseline!r}; choose none, mean-action or self-critical, or give a tensor")
 
 
