@@ -91,8 +91,8 @@ CLAIMS: tuple[Claim, ...] = (
         0.219,
         1e-3,
         _programme("gumbel-rao", 0.1),
-        "The earlier run's number of relaxations is not known. The default, 10, gives what stands here; 2 give .2188, and "
-        "1, which is `gumbel`, .2202.",
+        "The earlier run's number of relaxations is not known. The default, 10, gives what stands here; 2 give .2188, "
+        "and 1, which is `gumbel`, .2202.",
     ),
     Claim(f"{PAPER_G}: `gumbel`, τ = .1", "an earlier run", 0.2203, 1e-4, _programme("gumbel", 0.1)),
     Claim(f"{PAPER_G}: `gumbel`, τ = 1", "an earlier run", 0.2458, 1e-4, _programme("gumbel")),

@@ -61,7 +61,9 @@ def speed_tables(speed: dict[str, Any]) -> dict[str, str]:
         lines = [f"| estimator | {head} |", "|---|" + "---|" * 4]
         for name, rows in found.items():
             lines.append(
-                f"| `{name}` | " + " | ".join(f"{rows[s][m]:.2f}" for s in shapes for m in ("eager", "compiled")) + " |"
+                f"| `{name}` | "
+                + " | ".join(_ratio(rows[s].get(m)) for s in shapes for m in ("eager", "compiled"))
+                + " |"
             )
         over = found["gumbel"]
         cells = " | ".join(f"{over[s][f'{m} over torch']:.2f}" for s in shapes for m in ("eager", "compiled"))
@@ -81,6 +83,10 @@ def speed_tables(speed: dict[str, Any]) -> dict[str, str]:
         lines += [f"| `{name}` | {row['linear']:.2%} | {row['joint']:.2%} |" for name, row in found.items()]
         tables["diagnostics"] = "\n".join(lines)
     return tables
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def problem_sections(results: dict[str, Any]) -> str:

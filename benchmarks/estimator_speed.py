@@ -74,10 +74,14 @@ def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float:
     return round(statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True)), 3)
 
 
-def plain(*, repeats: int = 31, names: list[str] | None = None) -> dict[str, Any]:
+# Compiled, a loop over 64 groups is unrolled, which takes many minutes for ours and for the plain expression alike.
+NOT_COMPILED = {("sum-and-sample", 64), ("unordered-set", 64)}
+
+
+def plain(*, repeats: int = 31) -> dict[str, Any]:
     """Return name -> shape -> ratios over the plain expression, eager and compiled."""
     found: dict[str, Any] = {}
-    for name in names or [each for each in ESTIMATORS if each in PLAIN]:
+    for name in (each for each in ESTIMATORS if each in PLAIN):
         found[name] = {}
         for shape in PLAIN_SHAPES:
             several = shape[1] > 1
@@ -85,6 +89,8 @@ def plain(*, repeats: int = 31, names: list[str] | None = None) -> dict[str, Any
             logits = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
             row = {}
             for mode in ("eager", "compiled"):
+                if mode == "compiled" and (name, shape[1]) in NOT_COMPILED:
+                    continue
                 torch._dynamo.reset()
                 calls = _pair(name, logits, value, compiled=mode == "compiled")
                 row[mode] = ratio(interleaved(calls, repeats), "ours", "plain")
