@@ -45,14 +45,16 @@ def gumbel_noise(logits: Tensor, *, generator: Generator = None) -> Float[Tensor
 
 def one_hot(index: Int[Tensor, "*batch group"], num_choices: int) -> Float[Tensor, "*batch group choice"]:
     """Return float32 one-hot vectors; exactly one entry is 1 even where values tie."""
+    if torch.compiler.is_compiling():
+        # A comparison is fused with what comes before and after it, a scatter is not; eagerly the scatter is faster.
+        return (index.unsqueeze(-1) == torch.arange(num_choices, device=index.device)).float()
     return torch.zeros(*index.shape, num_choices, device=index.device).scatter_(-1, index.unsqueeze(-1), 1.0)
 
 
 def one_hot_of_largest(scores: Float[Tensor, "*batch group choice"]) -> Float[Tensor, "*batch group choice"]:
     """Return float32 one-hot vectors of the largest score of each group, one of them on ties; no gradient."""
     # torch.max finds the place of the largest faster than torch.argmax does.
-    index = scores.detach().max(-1, keepdim=True).indices
-    return torch.zeros(scores.shape, device=scores.device).scatter_(-1, index, 1.0)
+    return one_hot(scores.detach().max(-1).indices, scores.shape[-1])
 
 
 def perturbed(logits: Tensor, noise: Tensor | None, generator: Generator) -> Float[Tensor, "*batch group choice"]:

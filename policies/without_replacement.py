@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,8 @@ def leave_one_out_ratios(log_probs: Float[Tensor, "sample *batch"]) -> Float[Ten
     device = log_probs.device
     remaining = _log_remaining(log_probs)  # [drawn, *batch]
     possible = log_probs > _NEVER
+    if torch.compiler.is_compiling():
+        return _unrolled_ratios(steps, log_probs, remaining, possible)
     # ways[i]: log-probability of drawing the subset i first, in any order, from a domain without what was removed.
     ways = log_probs.new_zeros(steps.num_empty, *batch)
     for level in steps.levels:
@@ -117,6 +120,20 @@ def leave_one_out_ratios(log_probs: Float[Tensor, "sample *batch"]) -> Float[Ten
         ways = torch.cat([ways, torch.logsumexp(ways[torch.tensor(level.before, device=device)] + step, dim=1)])
     pairs = (ways[torch.tensor(steps.drawn, device=device)] - ways[torch.tensor(steps.of, device=device)]).exp()
     return pairs.unflatten(0, (count, count))
+
+
+def _unrolled_ratios(steps: _Steps, log_probs: Tensor, remaining: Tensor, possible: Tensor) -> Tensor:
+    """Return the ratios one subset at a time: elementwise, so that a compiler fuses all of it into one loop."""
+    ways = [torch.zeros_like(log_probs[0]) for _ in range(steps.num_empty)]
+    for level in steps.levels:
+        for before, last, gone, placed in zip(*level, strict=True):
+            terms = [
+                ways[b] + torch.where(possible[element], log_probs[element] - remaining[g], p)
+                for b, element, g, p in zip(before, last, gone, placed, strict=True)
+            ]
+            ways.append(reduce(torch.logaddexp, terms))
+    ratios = [(ways[i] - ways[j]).exp() for i, j in zip(steps.drawn, steps.of, strict=True)]
+    return torch.stack(ratios).unflatten(0, (len(log_probs), len(log_probs)))
 
 
 class _Level(NamedTuple):

@@ -21,7 +21,7 @@ from gumbelrl.agents.td3 import smooth
 from gumbelrl.envs import CartPole, make
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, parse_temperature
 
-NAMES = [name for name, entry in AGENTS.items() if entry.replay]
+NAMES = ["ddpg", "td3", "sac"]
 SMALL = {"num_envs": 4, "batch_size": 16, "learning_starts": 16, "replay_capacity": 64, "hidden": (16,)}
 
 
