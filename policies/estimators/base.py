@@ -167,17 +167,11 @@ def _carry(path: Tensor, result: Tensor, slope: Tensor) -> Tensor:
 class _Carry(torch.autograd.Function):
     """`result` forward; backward the slope goes to `path`: one operation where arithmetic takes four."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(path: Tensor, result: Tensor, slope: Tensor) -> Tensor:
-        return result.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        path, _, slope = inputs
+    def forward(ctx: Any, path: Tensor, result: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         ctx.dtype = path.dtype
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
