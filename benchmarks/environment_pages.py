@@ -20,9 +20,6 @@ def main() -> None:
     if separation.exists():
         found = json.loads(separation.read_text())["found"]
         parts |= {"predictions": prediction_table(found), "separation": table(found)}
-    speed = RESULTS / "environments.json"
-    if speed.exists():
-        parts["speed"] = speed_table(json.loads(speed.read_text()))
     write_parts("environments.md", parts)
 
 
