@@ -33,6 +33,18 @@ def check_temperature(temperature: float | Tensor) -> None:
         raise ValueError(f"a temperature must be finite and at least {SMALLEST}, got {temperature}")
 
 
+def tempered(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return logits / temperature, checked; at the plain number 1, which is the default, the logits themselves.
+
+    Raises:
+        ValueError: as `check_temperature`.
+    """
+    check_temperature(temperature)
+    if not isinstance(temperature, Tensor) and temperature == 1.0:
+        return logits
+    return logits / temperature
+
+
 @dataclass(frozen=True)
 class Constant:
     """Always `temperature`."""

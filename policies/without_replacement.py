@@ -8,13 +8,15 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gumbelrl.policies.sampling import Generator, exponential, one_hot
 
 # A masked choice has a log-probability near −1e38; sums of this one over groups stay finite.
 _NEVER = -1e30
+# As much of the most probable element weighs nothing; the eighth power is still a float64.
+_NEGLIGIBLE = 1e-37
 
 
 def joint_log_probs(logits: Float[Tensor, "*batch group choice"]) -> Float[Tensor, "*batch group choice"]:
@@ -93,47 +95,54 @@ def most_probable(
 
 
 @torch.no_grad()
-def leave_one_out_ratios(log_probs: Float[Tensor, "sample *batch"]) -> Float[Tensor, "sample sample *batch"]:
-    """Return R(S, s) on the diagonal and R(S without s, s') at [s, s'], for a set S drawn without replacement.
+def leave_one_out_shares(log_probs: Float[Tensor, "sample *batch"]) -> Float[Tensor, "sample sample *batch"]:
+    """Return p(s) R(S, s) on the diagonal and p(s') R(S without s, s') at [s, s'], for a set S without replacement.
 
     R(S, s) is the probability of drawing S given that s came first, over that of drawing S in any order. Elements of
-    probability zero (masked ones, which come last) weigh nothing and disturb nothing.
+    probability zero (masked ones) weigh nothing and disturb nothing.
+
+    Args:
+        log_probs: of the elements, at most 8, float64: one minus the probability of a near-certain one is needed to
+            full precision.
 
     Reference: Kool, van Hoof & Welling 2020, arXiv:2002.06043, equations 6, 9 and 12. Here by recursion over subsets
     (2^k of them, all of one size at once) instead of permutations or quadrature.
     """
-    count, batch = len(log_probs), log_probs.shape[1:]
+    count = len(log_probs)
     steps = _steps(count)
-    device = log_probs.device
-    remaining = _log_remaining(log_probs)  # [drawn, *batch]
-    possible = log_probs > _NEVER
-    if torch.compiler.is_compiling():
-        return _unrolled_ratios(steps, log_probs, remaining, possible)
-    # ways[i]: log-probability of drawing the subset i first, in any order, from a domain without what was removed.
-    ways = log_probs.new_zeros(steps.num_empty, *batch)
-    for level in steps.levels:
-        last = torch.tensor(level.last, device=device)  # [way, element drawn last]
-        step = log_probs[last] - remaining[torch.tensor(level.gone, device=device)]
-        # An impossible element is put in last place, with certainty, so that it changes no ratio.
-        placed = torch.tensor(level.placed, device=device, dtype=log_probs.dtype).view(*last.shape, *[1] * len(batch))
-        step = torch.where(possible[last], step, placed)
-        ways = torch.cat([ways, torch.logsumexp(ways[torch.tensor(level.before, device=device)] + step, dim=1)])
-    pairs = (ways[torch.tensor(steps.drawn, device=device)] - ways[torch.tensor(steps.of, device=device)]).exp()
-    return pairs.unflatten(0, (count, count))
+    # A share's numerator has one element less drawn than its denominator, so a common factor of all probabilities
+    # cancels with p(s): joint actions of hundreds of groups do not underflow.
+    largest = log_probs.amax(0)
+    relative = (log_probs - largest).exp()
+    weights = relative.clamp_min(_NEGLIGIBLE)
+    ways_of = _unrolled_ways if torch.compiler.is_compiling() else _ways
+    # An impossible element is drawn only when nothing else is left.
+    everything = log_probs.amin(0) <= _NEVER
+    ways = ways_of(steps, weights, _remaining(weights * largest.exp(), everything))
+    shares = torch.stack([ways[i] for i in steps.drawn]) / torch.stack([ways[i] for i in steps.of])
+    return shares.unflatten(0, (count, count)) * relative
 
 
-def _unrolled_ratios(steps: _Steps, log_probs: Tensor, remaining: Tensor, possible: Tensor) -> Tensor:
-    """Return the ratios one subset at a time: elementwise, so that a compiler fuses all of it into one loop."""
-    ways = [torch.zeros_like(log_probs[0]) for _ in range(steps.num_empty)]
+def _ways(steps: _Steps, weights: Tensor, remaining: Tensor) -> Float[Tensor, "subset *batch"]:
+    """Return the probability of drawing each subset first, in any order, from a domain without what was removed."""
+    device = weights.device
+    ways = weights.new_ones(steps.num_empty, *weights.shape[1:])
     for level in steps.levels:
-        for before, last, gone, placed in zip(*level, strict=True):
+        before, last, gone = (torch.tensor(each, device=device) for each in level)  # [subset, element drawn last]
+        ways = torch.cat([ways, (ways[before] * weights[last] / remaining[gone]).sum(1)])
+    return ways
+
+
+def _unrolled_ways(steps: _Steps, weights: Tensor, remaining: Tensor) -> list[Tensor]:
+    """Return the same one subset at a time: elementwise, so that a compiler fuses all of it into one loop."""
+    ways = [torch.ones_like(weights[0]) for _ in range(steps.num_empty)]
+    for level in steps.levels:
+        for before, last, gone in zip(*level, strict=True):
             terms = [
-                ways[b] + torch.where(possible[element], log_probs[element] - remaining[g], p)
-                for b, element, g, p in zip(before, last, gone, placed, strict=True)
+                ways[b] * weights[element] / remaining[g] for b, element, g in zip(before, last, gone, strict=True)
             ]
-            ways.append(reduce(torch.logaddexp, terms))
-    ratios = [(ways[i] - ways[j]).exp() for i, j in zip(steps.drawn, steps.of, strict=True)]
-    return torch.stack(ratios).unflatten(0, (len(log_probs), len(log_probs)))
+            ways.append(reduce(torch.add, terms))
+    return ways
 
 
 class _Level(NamedTuple):
@@ -142,15 +151,14 @@ class _Level(NamedTuple):
     before: list[list[int]]  # the way of drawing the others first
     last: list[list[int]]
     gone: list[list[int]]  # bits of what is no longer in the domain by then
-    placed: list[list[float]]  # 0 where an impossible element may be last, −inf elsewhere
 
 
 class _Steps(NamedTuple):
-    """The recursion over subsets, and where the ratios are to be found in it."""
+    """The recursion over subsets, and where the shares are to be found in it."""
 
     num_empty: int
     levels: list[_Level]
-    drawn: list[int]  # of each ratio, the numerator
+    drawn: list[int]  # of each share, the numerator
     of: list[int]  # and the denominator
 
 
@@ -172,7 +180,7 @@ def _lay_out(count: int) -> _Steps:
     place = {(0, removed): index for index, removed in enumerate(removals)}
     levels = []
     for size in range(1, count + 1):
-        level = _Level([], [], [], [])
+        level = _Level([], [], [])
         for removed in removals:
             for drawn in (each for each in range(1, full + 1) if each.bit_count() == size and not each & removed):
                 elements = [i for i in range(count) if drawn >> i & 1]
@@ -180,7 +188,6 @@ def _lay_out(count: int) -> _Steps:
                 level.before.append([place[drawn & ~(1 << i), removed] for i in elements])
                 level.last.append(elements)
                 level.gone.append([drawn & ~(1 << i) | removed for i in elements])
-                level.placed.append([0.0 if _is_last(i, drawn, removed) else -math.inf for i in elements])
         levels.append(level)
     numerators, denominators = [], []
     for s, other in itertools.product(singles, repeat=2):
@@ -190,22 +197,17 @@ def _lay_out(count: int) -> _Steps:
     return _Steps(len(removals), levels, numerators, denominators)
 
 
-def _is_last(element: int, drawn: int, removed: int) -> bool:
-    """Return whether `element` comes after all before it in the sample and before all after it."""
-    before = drawn & ~(1 << element)
-    earlier = (1 << element) - 1 & ~removed
-    return before & earlier == earlier and before >> element == 0
+def _remaining(
+    probs: Float[Tensor, "sample *batch"], everything: Bool[Tensor, "*batch"]
+) -> Float[Tensor, "drawn *batch"]:
+    """Return 1 − probability of each subset, by its bits: at least what the other elements hold, where that cancels.
 
-
-def _log_remaining(log_probs: Float[Tensor, "sample *batch"]) -> Float[Tensor, "drawn *batch"]:
-    """Return log(1 − probability of each subset, by its bits), at least what the other elements hold."""
-    count = len(log_probs)
-    member = torch.tensor(
-        [[mask >> i & 1 for i in range(count)] for mask in range(1 << count)], device=log_probs.device
+    Exactly that where the set is `everything` there is.
+    """
+    subsets = range(1 << len(probs))
+    nothing = torch.zeros_like(probs[0])
+    held, others = (
+        torch.stack([sum((p for i, p in enumerate(probs) if (drawn >> i & 1) == inside), nothing) for drawn in subsets])
+        for inside in (1, 0)
     )
-    inside = member.bool().view(*member.shape, *[1] * (log_probs.dim() - 1))
-    held = torch.logsumexp(torch.where(inside, log_probs, -math.inf), dim=1)
-    # Where the difference cancels, the elements at hand are a lower bound of what is left.
-    others = torch.logsumexp(torch.where(inside, -math.inf, log_probs), dim=1)
-    left = torch.maximum(_log1mexp(held.clamp_max(0.0)), others)
-    return torch.cat([torch.zeros_like(left[:1]), left[1:]])
+    return torch.where(everything, others, torch.maximum(1.0 - held, others))

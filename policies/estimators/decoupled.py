@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, sample_one_hot
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -50,8 +50,6 @@ def decoupled(
 
     Reference: Shah, Yan, Mozer & Liu 2024, arXiv:2410.13331, version 2, section 3.
     """
-    check_temperature(temperature)
-    check_temperature(forward_temperature)
     valid = mask_logits(logits, mask)
-    action = sample_one_hot(valid / forward_temperature, generator=generator).to(logits.dtype)
-    return pathwise(value, action, torch.softmax(valid / temperature, -1))
+    action = sample_one_hot(tempered(valid, forward_temperature), generator=generator).to(logits.dtype)
+    return pathwise(value, action, torch.softmax(tempered(valid, temperature), -1))

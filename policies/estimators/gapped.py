@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, sample_one_hot
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -49,7 +49,6 @@ def gapped(
 
     Reference: Fan, Chi, Rudnicky & Ramadge 2022, arXiv:2206.07235, equations 5 to 7 and algorithm 1.
     """
-    check_temperature(temperature)
     if not gap >= 0:
         raise ValueError(f"the gap must not be negative, got {gap}")
     valid = mask_logits(logits, mask)
@@ -59,4 +58,4 @@ def gapped(
         top = valid.amax(-1, keepdim=True)
         lift = torch.where(chosen, top - valid, 0.0)  # the sample to the top
         drop = torch.where(chosen, 0.0, (valid + gap - top).clamp_min(0.0))  # the others to a gap below it
-    return pathwise(value, action, torch.softmax((valid + lift - drop) / temperature, -1))
+    return pathwise(value, action, torch.softmax(tempered(valid + lift - drop, temperature), -1))

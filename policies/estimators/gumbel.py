@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, one_hot_of_largest, perturbed
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -49,7 +49,6 @@ def gumbel(
 
     Reference: Jang, Gu & Poole 2016, arXiv:1611.01144, section 2.2 and equation 2.
     """
-    check_temperature(temperature)
     scores = perturbed(mask_logits(logits, mask), None, generator)
-    relaxed = torch.softmax(scores / temperature, -1)
+    relaxed = torch.softmax(tempered(scores, temperature), -1)
     return pathwise(value, one_hot_of_largest(scores).to(logits.dtype), relaxed)

@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, conditional_scores, exponential, sample_one_hot
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -50,7 +50,6 @@ def gumbel_rao(
     Reference: Paulus, Maddison & Krause 2020, arXiv:2010.04838, equations 9 and 10. The conditional noise is not
     differentiated (its derivative would change the expectation).
     """
-    check_temperature(temperature)
     if num_relaxations < 1:
         raise ValueError(f"num_relaxations must be at least 1, got {num_relaxations}")
     valid = mask_logits(logits, mask)
@@ -59,4 +58,4 @@ def gumbel_rao(
         shape = torch.Size((num_relaxations, *valid.shape))
         noise = exponential(shape, generator=generator, device=valid.device)
         shift = conditional_scores(valid, action, noise) - valid
-    return pathwise(value, action, torch.softmax((valid + shift) / temperature, -1).mean(0))
+    return pathwise(value, action, torch.softmax(tempered(valid + shift, temperature), -1).mean(0))

@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, perturbed
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -47,7 +47,6 @@ def gumbel_soft(
 
     Reference: Maddison, Mnih & Teh 2016, arXiv:1611.00712, equation 10; Jang et al. 2016, arXiv:1611.01144, equation 2.
     """
-    check_temperature(temperature)
     scores = perturbed(mask_logits(logits, mask), None, generator)
-    relaxed = torch.softmax(scores / temperature, -1).to(logits.dtype)
+    relaxed = torch.softmax(tempered(scores, temperature), -1).to(logits.dtype)
     return pathwise(value, relaxed, relaxed)

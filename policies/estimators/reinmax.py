@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator, sample_one_hot
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -48,12 +48,11 @@ def reinmax(
 
     Reference: Liu, Dong, Liu, Yu & Gao 2023, arXiv:2304.08612, equation 7 and algorithm 2.
     """
-    check_temperature(temperature)
     valid = mask_logits(logits, mask)
     action = sample_one_hot(valid, generator=generator)
     probs = torch.softmax(valid, -1)
     with torch.no_grad():
-        midpoint = 0.5 * (torch.softmax(valid / temperature, -1) + action)
+        midpoint = 0.5 * (torch.softmax(tempered(valid, temperature), -1) + action)
     # A path whose derivative is J(midpoint): midpoint∘θ − midpoint (midpoint·θ), with the outer factors held.
     centred = valid - (midpoint * valid).sum(-1, keepdim=True)
     return pathwise(value, action, 2.0 * midpoint * centred - 0.5 * probs)

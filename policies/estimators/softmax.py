@@ -9,7 +9,7 @@ from torch import Tensor
 from gumbelrl.policies.estimators.base import Estimate, Value, pathwise, register
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator
-from gumbelrl.policies.temperature import check_temperature
+from gumbelrl.policies.temperature import tempered
 
 
 @register(
@@ -49,6 +49,5 @@ def softmax(
     Reference: He, Mahmood & White 2025, arXiv:2506.16608, for the critic on probabilities; Lowe et al. 2017,
     arXiv:1706.02275, for its use in actor-critic.
     """
-    check_temperature(temperature)
-    probs = torch.softmax(mask_logits(logits, mask) / temperature, -1)
+    probs = torch.softmax(tempered(mask_logits(logits, mask), temperature), -1)
     return pathwise(value, probs, probs)

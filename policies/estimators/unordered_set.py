@@ -10,7 +10,7 @@ from gumbelrl.policies.estimators.base import Estimate, Value, log_prob, registe
 from gumbelrl.policies.masking import mask_logits
 from gumbelrl.policies.sampling import Generator
 from gumbelrl.policies.temperature import check_temperature
-from gumbelrl.policies.without_replacement import leave_one_out_ratios, sample_without_replacement
+from gumbelrl.policies.without_replacement import leave_one_out_shares, sample_without_replacement
 
 MOST_SAMPLES = 8
 
@@ -61,15 +61,13 @@ def unordered_set(
     result = value(action).detach()
     score = log_prob(valid, action)
     with torch.no_grad():
-        # In float64: one minus the probability of a near-certain action is needed to full precision.
-        probs = score.double().exp()
-        ratios = leave_one_out_ratios(score.double().clamp_min(-1e30))
-        weight = probs * torch.diagonal(ratios, dim1=0, dim2=1).movedim(-1, 0)
-        # An action's own share of its baseline has ratio 1.
+        shares = leave_one_out_shares(score.double().clamp_min(-1e30))
+        weight = torch.diagonal(shares, dim1=0, dim2=1).movedim(-1, 0)
+        # An action's own share of its baseline is its probability.
         own = torch.eye(len(action), device=logits.device, dtype=torch.bool).view(
-            *ratios.shape[:2], *[1] * (score.dim() - 1)
+            *shares.shape[:2], *[1] * (score.dim() - 1)
         )
-        baseline = (torch.where(own, 1.0, ratios) * probs * result).sum(1)
+        baseline = (torch.where(own, score.double().exp(), shares) * result).sum(1)
         scaled = (weight * (result - baseline)).to(score.dtype)
         total = (weight * result).sum(0).to(score.dtype)
     return Estimate(total + (scaled * (score - score.detach())).sum(0), action)

@@ -243,7 +243,7 @@ def test_a_temperature_that_is_not_positive_and_finite_is_refused(name, temperat
 
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_gumbel_equals_torch_with_the_same_noise(hard, temperature, logits):
+def test_gumbel_equals_torch_with_the_same_noise(hard, temperature, logits, torchs_noise):
     """Torch draws Exponential(1) in the dtype of the logits, so the same seed gives the same noise in float32."""
     single = logits.detach().float().requires_grad_()
     torch.manual_seed(11)
@@ -306,7 +306,7 @@ def test_a_name_cannot_be_registered_twice():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_compiles_as_one_graph_with_the_same_result(name):
+def test_compiles_as_one_graph_with_the_same_result(name, torchs_noise):
     torch._dynamo.reset()
     logits = torch.randn(4, GROUPS, K, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mask = torch.tensor([True, True, False])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gumbelrl.policies import ESTIMATORS
+from gumbelrl.policies.sampling import exponential
 
 ROWS, GROUPS, K = 6, 2, 4
 TEMPERATURE = 0.6
@@ -60,7 +61,7 @@ class Noise:
         self.generator = torch.Generator().manual_seed(5)
 
     def __call__(self, *shape):
-        return torch.empty(shape, dtype=torch.float32).exponential_(generator=self.generator).double()
+        return exponential(torch.Size(shape), generator=self.generator, device=torch.device("cpu")).double()
 
 
 def gumbel(logits, action):
@@ -148,8 +149,8 @@ def gumbel_rao(logits, action):
     noise = Noise()
     noise(ROWS, GROUPS, K)  # the action's
     total = torch.zeros_like(logits)
-    for exponential in noise(10, ROWS, GROUPS, K):
-        relaxed = softmax(conditional(logits, action, exponential) / TEMPERATURE)
+    for each in noise(10, ROWS, GROUPS, K):
+        relaxed = softmax(conditional(logits, action, each) / TEMPERATURE)
         assert torch.equal(relaxed.argmax(-1), action.argmax(-1))
         total = total + jacobian_times(relaxed, slope_at(action)) / TEMPERATURE / 10
     return total

@@ -1,13 +1,14 @@
 """Sampling joint actions without replacement, and the estimators that use it."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from gumbelrl.policies import ESTIMATORS
 from gumbelrl.policies.masking import mask_logits
-from gumbelrl.policies.without_replacement import leave_one_out_ratios, most_probable, sample_without_replacement
+from gumbelrl.policies.without_replacement import leave_one_out_shares, most_probable, sample_without_replacement
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_many_groups_without_listing_their_actions():
     assert ((best[0] != best[1]).any(-1).sum(-1) == 1).all()  # the second best differs in one group
 
 
-def test_ratios_equal_those_over_permutations(logits):
+def test_shares_equal_those_over_permutations(logits):
     p = joint_probs(logits)[[4, 0, 7, 2]]
 
     def chance(members, removed):
@@ -80,28 +81,45 @@ def test_ratios_equal_those_over_permutations(logits):
             total += ways
         return total
 
-    got = leave_one_out_ratios(p.log())
+    got = leave_one_out_shares(p.log())
     for s in range(4):
         rest = [i for i in range(4) if i != s]
-        assert got[s, s].item() == pytest.approx((chance(rest, [s]) / chance(range(4), [])).item())
+        want = p[s] * chance(rest, [s]) / chance(range(4), [])
+        assert got[s, s].item() == pytest.approx(want.item(), rel=1e-12)
         for other in rest:
-            want = chance([i for i in rest if i != other], [s, other]) / chance(rest, [s])
-            assert got[s, other].item() == pytest.approx(want.item())
+            want = p[other] * chance([i for i in rest if i != other], [s, other]) / chance(rest, [s])
+            assert got[s, other].item() == pytest.approx(want.item(), rel=1e-12)
 
 
-def test_an_impossible_element_changes_no_ratio(logits):
-    p = joint_probs(logits)[[4, 0, 7]].log()
-    padded = torch.cat([p, torch.full((2,), -1e30, dtype=torch.float64)])
-    torch.testing.assert_close(leave_one_out_ratios(padded)[:3, :3], leave_one_out_ratios(p))
-    assert leave_one_out_ratios(padded).isfinite().all()
+@pytest.mark.parametrize("place", [1, 3])
+def test_an_impossible_element_changes_no_share(logits, place):
+    p = torch.log_softmax(joint_probs(logits)[[4, 0, 7]], 0)  # impossible ones come when these are all there are
+    never = torch.full((2,), -1e30, dtype=torch.float64)
+    shares = leave_one_out_shares(torch.cat([p[:place], never, p[place:]]))
+    others = [i for i in range(5) if not place <= i < place + 2]
+    torch.testing.assert_close(shares[others][:, others], leave_one_out_shares(p))
+    assert shares.isfinite().all()
+    assert (shares[:, place : place + 2] == 0).all()
 
 
 @pytest.mark.parametrize("log_probs", [[0.0, -1e4, -2e4], [-1e-18, -41.4, -60.0], [-1e-9, -20.7, -21.0]])
-def test_ratios_of_a_near_certain_policy_are_finite_and_small(log_probs):
-    ratios = leave_one_out_ratios(torch.tensor(log_probs, dtype=torch.float64))
-    assert ratios.isfinite().all()
-    weights = torch.diagonal(ratios) * torch.tensor(log_probs, dtype=torch.float64).exp()
-    assert weights.sum().item() == pytest.approx(1.0, abs=1e-3)
+def test_weights_of_a_near_certain_policy_sum_to_one(log_probs):
+    shares = leave_one_out_shares(torch.tensor(log_probs, dtype=torch.float64))
+    assert shares.isfinite().all()
+    assert torch.diagonal(shares).sum().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_weights_of_actions_too_rare_for_a_float():
+    """1,000 uniform groups of 18: each joint action has probability e^−2890; four of them weigh a quarter each."""
+    shares = leave_one_out_shares(torch.full((4,), -1000 * math.log(18.0), dtype=torch.float64))
+    torch.testing.assert_close(torch.diagonal(shares), torch.full((4,), 0.25, dtype=torch.float64))
+
+
+def test_compiled_shares_equal_eager_ones():
+    log_probs = torch.randn(4, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(0) - 0.1
+    log_probs[2, :10] = -1e30
+    compiled = torch.compile(leave_one_out_shares, backend="aot_eager")
+    torch.testing.assert_close(compiled(log_probs), leave_one_out_shares(log_probs))
 
 
 @pytest.mark.parametrize("name", ["unordered-set", "sum-and-sample"])
