@@ -185,9 +185,14 @@ def check_no_host_reads(env: NativeEnv) -> None:
     """Check that a step neither reads a tensor on the host nor makes one whose size depends on data."""
     env.reset(0)
     actions = [random_actions(env, torch.Generator().manual_seed(6))]
-    with _NoHostReads():  # type: ignore[no-untyped-call]
+    with no_host_reads():
         step = env.step(actions[0])
     assert step.reward.shape == (env.num_envs,)
+
+
+def no_host_reads() -> TorchDispatchMode:
+    """Return a context in which a step that waits for the device is an AssertionError; see `check_no_host_reads`."""
+    return _NoHostReads()  # type: ignore[no-untyped-call]
 
 
 class _NoHostReads(TorchDispatchMode):

@@ -81,6 +81,7 @@ class MinAtarGame(NativeEnv[GameState]):
         self.num_step_random = 1 + self.num_play_random
         self.single_observation_space = spaces.Box(0, 1, (SIZE, SIZE, len(self.channels)), dtype=np.bool_)
         self.single_action_space = spaces.Discrete(len(self.action_names))
+        self._everywhere = torch.ones(num_envs, SIZE * SIZE, dtype=torch.bool, device=self.device)
         self._nothing = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
 
     # A game ---------------------------------------------------------------------------------------------------------
@@ -104,6 +105,21 @@ class MinAtarGame(NativeEnv[GameState]):
     def per_action(self, **values: int) -> Int[Tensor, " choice"]:
         """Return a look-up table of a number for each choice, int64: the one given under its name, else 0."""
         return torch.tensor([values.get(name, 0) for name in self.action_names], device=self.device)
+
+    def board(
+        self, *things: tuple[Int[Tensor, "env place"], Bool[Tensor, "env place"] | None]
+    ) -> Bool[Tensor, "env 10 10 channel"]:
+        """Return boards, empty but for things at places of a flat board; where they are seen, None for everywhere."""
+        count, cells, everywhere = self.num_envs, SIZE * SIZE * len(self.channels), self._everywhere
+        board = torch.zeros(count, cells, dtype=torch.bool, device=self.device)
+        if self.tracing:  # one loop a kind, into which the computation of the places is drawn
+            row = torch.arange(count, device=self.device).unsqueeze(1)
+            for places, seen in things:
+                board.index_put_((row, places), torch.ones_like(places, dtype=torch.bool) if seen is None else seen)
+        else:  # one call, which is faster with a tensor than with a number
+            seens = [everywhere[:, : places.shape[1]] if seen is None else seen for places, seen in things]
+            board.scatter_(1, torch.cat([places for places, _ in things], dim=1), torch.cat(seens, dim=1))
+        return board.view(count, SIZE, SIZE, len(self.channels))
 
     # Shared rules ---------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,12 @@ class MinAtarAsterix(MinAtarGame):
         self._tick, self._spawning, self._moving = (t.to(self.device) for t in _clock(self.difficulty_ramping))
         self._moved = _moves().to(self.device)
         self._left, self._gold, self._caught = (table.to(self.device) for table in _meetings())
-        self._rows = _rows(len(self.channels)).to(self.device)
+        self._looks = _looks(len(self.channels)).to(self.device)
+        self._look_rows = KINDS * torch.arange(SIZE, device=self.device)
+        # A bit for each row that is empty; those at the top and the bottom never are.
+        self._lanes = torch.arange(1, SIZE + 1, device=self.device)
+        self._bits = 1 << (self._lanes - 1)
+        self._empty_count, self._empty_lane = (table.to(self.device) for table in _empty_rows())
         board = torch.tensor([OUTSIDE, *[EMPTY] * (SIZE - 2), OUTSIDE], device=self.device)
         self._no_things = board.repeat(num_envs, 1)
 
@@ -86,15 +91,16 @@ class MinAtarAsterix(MinAtarGame):
         """Put a thing into one of the empty rows, all equally likely; none where none is empty."""
         right, gold = noise[:, 0] < 1 / 2, noise[:, 1] < 1 / 3
         thing = 1 + (4 * (SIZE - 1)) * ~right + 2 * right + gold  # in the last column if it moves left
-        empty = things == EMPTY
-        rank = empty.cumsum(1)  # of an empty row, from 1
-        chosen = ((noise[:, 2] * rank[:, -1]).to(torch.int64) + 1) * spawning
-        return things + (empty & (rank == chosen.unsqueeze(1))) * thing.unsqueeze(1)
+        empty = ((things == EMPTY) * self._bits).sum(1)
+        rank = (noise[:, 2] * self._empty_count.index_select(0, empty)).to(torch.int64)  # of the row among the empty
+        lane = self._empty_lane.index_select(0, torch.add(rank, empty, alpha=SIZE)) * spawning
+        return things + (self._lanes == lane.unsqueeze(1)) * thing.unsqueeze(1)
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 4"]:
-        board = self._rows.index_select(0, state["things"].flatten()).view(self.num_envs, -1)
+        things = (state["things"] + self._look_rows)[:, 1:-1]
+        places = self._looks.index_select(0, things.flatten()).view(self.num_envs, -1)
         player = (state["player"] * len(self.channels)).unsqueeze(1)
-        return board.scatter_(1, player, True).view(self.num_envs, SIZE, SIZE, -1)
+        return self.board((player, None), (places, places > 0))
 
 
 def _walks(across: list[int], upright: list[int]) -> Int[Tensor, " cell_choice"]:
@@ -139,6 +145,16 @@ def _moves() -> Int[Tensor, " moving_kind"]:
     return torch.tensor([*range(KINDS), *moved])
 
 
+def _empty_rows() -> tuple[Int[Tensor, " bits"], Int[Tensor, " bits_rank"]]:
+    """Return how many rows are empty, and 1 + the n-th of them in row 10 bits + n; 0 where there are fewer."""
+    count, lane = [], []
+    for bits in range(1 << SIZE):
+        empty = [row + 1 for row in range(SIZE) if bits >> row & 1]
+        count.append(len(empty))
+        lane.extend([*empty, *[0] * (SIZE - len(empty))])
+    return torch.tensor(count), torch.tensor(lane)
+
+
 def _meetings() -> tuple[Int[Tensor, " meeting"], Float[Tensor, " meeting"], Bool[Tensor, " meeting"]]:
     """Return what is left of the thing in the player's row, the gold collected, and whether an enemy was touched.
 
@@ -164,13 +180,14 @@ def _touched(kind: int, x: int) -> tuple[int, bool, bool]:
     return EMPTY if there and is_gold else kind, there and is_gold, there and not is_gold
 
 
-def _rows(channels: int) -> Bool[Tensor, "kind cell"]:
-    """Return what the row of a thing looks like."""
-    rows = torch.zeros(KINDS, SIZE, channels, dtype=torch.bool)
-    for kind in range(1, OUTSIDE):
-        column, right, gold = (kind - 1) // 4, (kind - 1) & 2, (kind - 1) & 1
-        rows[kind, column, 3 if gold else 1] = True
-        behind = column - 1 if right else column + 1
-        if 0 <= behind < SIZE:
-            rows[kind, behind, 2] = True
-    return rows.flatten(1)
+def _looks(channels: int) -> Int[Tensor, "row_kind 2"]:
+    """Return where in a flat board a thing and its trail are, by KINDS row + kind; 0 if not seen, where none is."""
+    looks = torch.zeros(SIZE, KINDS, 2, dtype=torch.int64)
+    for row in range(1, SIZE - 1):
+        for kind in range(1, OUTSIDE):
+            column, right, gold = (kind - 1) // 4, (kind - 1) & 2, (kind - 1) & 1
+            looks[row, kind, 0] = (row * SIZE + column) * channels + (3 if gold else 1)
+            behind = column - 1 if right else column + 1
+            if 0 <= behind < SIZE:
+                looks[row, kind, 1] = (row * SIZE + behind) * channels + 2
+    return looks.flatten(0, 1)

@@ -53,10 +53,10 @@ class MinAtarBreakout(MinAtarGame):
         bits = [0] * above + [1 << brick for brick in range(ROWS * SIZE)] + [0] * below
         self._bit = torch.tensor(bits, device=self.device)
         self._wall = torch.tensor(WALL, device=self.device)
-        self._row_shift = torch.arange(0, ROWS * SIZE, SIZE, device=self.device)
-        self._rows = _rows(len(self.channels)).to(self.device)
-        # Where paddle, ball and trail are in a flat observation, apart from 4 times their column or cell.
+        # Where paddle, ball and trail are in a flat observation, apart from 4 times their column or cell; and bricks.
         self._places = torch.tensor([(SIZE - 1) * SIZE * len(self.channels), 1, 2], device=self.device)
+        self._brick_bits = torch.arange(ROWS * SIZE, device=self.device)
+        self._brick_places = ((self._brick_bits + FIRST_ROW * SIZE) * len(self.channels) + 3).expand(num_envs, -1)
 
     def new_game(self, noise: Float[Tensor, "env 1"]) -> GameState:
         flight = FROM_LEFT + (FROM_RIGHT - FROM_LEFT) * (noise[:, 0] > 0.5)
@@ -95,14 +95,10 @@ class MinAtarBreakout(MinAtarGame):
         return following, broken.to(torch.float32), low & ~back
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 4"]:
-        count, channels = self.num_envs, len(self.channels)
-        board = torch.zeros(count, SIZE * SIZE * channels, dtype=torch.bool, device=self.device)
-        rows = (state["bricks"].unsqueeze(1) >> self._row_shift) & ((1 << SIZE) - 1)
-        bricks = self._rows.index_select(0, rows.flatten()).view(count, -1)
-        start = FIRST_ROW * SIZE * channels
-        board[:, start : start + bricks.shape[1]] = bricks
+        bricks = ((state["bricks"].unsqueeze(1) >> self._brick_bits) & 1) > 0
         cells = torch.stack((state["paddle"], state["flight"] >> 2, state["trail"]), dim=1)
-        return board.scatter_(1, cells * channels + self._places, True).view(count, SIZE, SIZE, channels)
+        places = cells * len(self.channels) + self._places
+        return self.board((self._brick_places, bricks), (places, None))
 
 
 def _flights() -> tuple[Int[Tensor, " flight"], Int[Tensor, " flight"]]:
@@ -120,11 +116,3 @@ def _flights() -> tuple[Int[Tensor, " flight"], Int[Tensor, " flight"]]:
         ahead.append(4 * (SIZE * next_y + next_x) + 2 * down + right)
         back.append(4 * (SIZE * y + next_x) + 2 * (1 - down) + right)
     return torch.tensor(ahead), torch.tensor(back)
-
-
-def _rows(channels: int) -> Bool[Tensor, "pattern cell"]:
-    """Return what a row of bricks looks like, by its ten bits, the lowest at the left."""
-    patterns = (torch.arange(1 << SIZE).unsqueeze(1) >> torch.arange(SIZE)) & 1
-    rows = torch.zeros(1 << SIZE, SIZE, channels, dtype=torch.bool)
-    rows[:, :, channels - 1] = patterns.bool()
-    return rows.flatten(1)

@@ -52,7 +52,8 @@ class MinAtarFreeway(MinAtarGame):
         self._walked = _walks(self.per_action(up=-1, down=1).tolist()).to(self.device)
         self._driven, self._crossing, self._parked = (table.to(self.device) for table in _drives())
         self._pairs = _speed_pairs().to(self.device)
-        self._rows = _rows(len(self.channels)).to(self.device)
+        self._looks = _looks(len(self.channels)).to(self.device)
+        self._row_starts = torch.arange(1, SIZE - 1, device=self.device).unsqueeze(1) * (SIZE * len(self.channels))
         lanes = torch.tensor([CODES, *[0] * (SIZE - 2), CODES], device=self.device)
         self._lanes = lanes.repeat(num_envs, 1)
         chickens = torch.arange(4 * SIZE, device=self.device)
@@ -97,9 +98,10 @@ class MinAtarFreeway(MinAtarGame):
         return following, across.to(torch.float32), time < 0
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 7"]:
-        board = self._rows.index_select(0, state["cars"].flatten()).view(self.num_envs, -1)
+        cars = self._looks.index_select(0, state["cars"][:, 1:-1].flatten()).view(self.num_envs, -1, 2)
         chicken = self._place.index_select(0, state["chicken"]).unsqueeze(1)
-        return board.scatter_(1, chicken, True).view(self.num_envs, SIZE, SIZE, -1)
+        places = (cars + self._row_starts).flatten(1)
+        return self.board((chicken, None), (places, None))
 
 
 def _walks(shifts: list[int]) -> Int[Tensor, " chicken_choice"]:
@@ -134,13 +136,12 @@ def _speed_pairs() -> Int[Tensor, "pair car"]:
     return torch.cartesian_prod(motions, motions)
 
 
-def _rows(channels: int) -> Bool[Tensor, "car cell"]:
-    """Return what the row of a car looks like."""
-    rows = torch.zeros(SIZE, len(SPEEDS), WAITS, SIZE, channels, dtype=torch.bool)
+def _looks(channels: int) -> Int[Tensor, "car 2"]:
+    """Return where a car and its speed are in the flat row of a board."""
+    looks = torch.zeros(SIZE, len(SPEEDS), WAITS, 2, dtype=torch.int64)
     for column in range(SIZE):
         for place, speed in enumerate(SPEEDS):
             behind = (column + (-1 if speed > 0 else 1)) % SIZE
-            rows[column, place, :, column, 1] = True
-            rows[column, place, :, behind, 1 + abs(speed)] = True
-    without = torch.zeros(1, SIZE * channels, dtype=torch.bool)
-    return torch.cat((rows.flatten(3).flatten(0, 2), without))
+            looks[column, place, :, 0] = column * channels + 1
+            looks[column, place, :, 1] = behind * channels + 1 + abs(speed)
+    return looks.flatten(0, 2)

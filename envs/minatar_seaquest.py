@@ -50,6 +50,7 @@ START = 5  # column
 WIDE = 16
 NOWHERE, SPENT = 15 * WIDE + 12, 14 * WIDE + 12
 CELLS = WIDE * WIDE
+HIDDEN = (SIZE - 1) * SIZE * 10  # a place in a flat board where nothing ever is: the player's submarine in row 9
 
 # A thing is a word of 32 bits: its cell, the cell of its bullet (8 bits each), whether it goes right (1), the steps
 # until it moves (3), the steps until it fires (the rest). Fish and divers, which never fire, start with more than they
@@ -122,12 +123,15 @@ class MinAtarSeaquest(MinAtarGame):
         # Whom a bullet hits, of those in a cell: the least. Never divers; fish first, then the oldest.
         self._turn = constant([1 << 30] * DIVERS + list(range((1 << FIRST) + ENEMIES, 1 << FIRST, -1)))
         self._waits, self._new, self._periods = (table.to(self.device) for table in _levels())
-        self._indices = _indices(len(self.channels)).to(self.device)
-        self._bars = _bars(len(self.channels)).to(self.device)
+        self._places = _places(len(self.channels)).to(self.device)
+        # What fills the bars of oxygen, from the left, and of divers, up to column 8; and where they are.
+        self._air, self._divers = constant(range(AIR_CELL, FULL_AIR + 1, AIR_CELL)), constant(range(1, FULL_BOAT + 1))
+        bars = [(column, 7) for column in range(SIZE)] + [(SIZE - 1 - divers, 8) for divers in range(1, FULL_BOAT + 1)]
+        flat = [((SIZE - 1) * SIZE + column) * len(self.channels) + channel for column, channel in bars]
+        self._bars = torch.tensor(flat, device=self.device).expand(num_envs, -1)
         # The channel of each cell that `observe` collects, that of fish for all enemies.
         channel = [0, 1] + [2] * 2 + [4] * slots + [9] * DIVERS + [5] * ENEMIES + [3] * slots
         self._channel = constant(channel) * CELLS
-        self._seen = torch.ones(num_envs, len(channel), dtype=torch.bool, device=self.device)
 
     def new_game(self, noise: Tensor) -> GameState:
         return {name: value.clone() for name, value in self._start.items()}
@@ -247,21 +251,16 @@ class MinAtarSeaquest(MinAtarGame):
         return income, torch.cat((place, torch.stack((heading, air, aboard, level), dim=1)), dim=1), over
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 10"]:
-        count, channels = self.num_envs, len(self.channels)
-        column, row, ahead, air, aboard, _ = state["player"].unbind(1)
+        column, row, ahead, air, aboard, _ = state["player"].unsqueeze(2).unbind(1)
         front = (row + 1) * WIDE + column
         things = state["things"]
         cell, shot = things & (CELLS - 1), (things >> SHOT) & (CELLS - 1)
         submarine = (things < (ENEMY_RELOAD + 1) << GUN) * self._next_channel  # the channel after that of fish
-        player = torch.stack((front, front - ahead), dim=1)
-        parts = (player, state["bullets"] & (CELLS - 1), shot, cell + submarine, cell - _heading(things))
+        parts = (front, front - ahead, state["bullets"] & (CELLS - 1), shot, cell + submarine, cell - _heading(things))
         codes = torch.cat(parts, dim=1) + self._channel
-        indices = self._indices.index_select(0, codes.flatten()).view(count, -1)
-        board = torch.zeros(count, SIZE * SIZE * channels, dtype=torch.bool, device=self.device)
-        board.scatter_(1, indices, self._seen)  # several times as fast as with a number
-        bars = air.clamp_min(0) // AIR_CELL * (FULL_BOAT + 1) + aboard.clamp(0, FULL_BOAT)
-        board[:, -SIZE * channels :] = self._bars.index_select(0, bars)
-        return board.view(count, SIZE, SIZE, channels)
+        places = self._places.index_select(0, codes.flatten()).view(codes.shape)
+        bars = torch.cat((air >= self._air, aboard >= self._divers), dim=1)
+        return self.board((places, places != HIDDEN), (self._bars, bars))
 
     def describe(self, row: int) -> str:
         *_, air, aboard, level = self.state["player"][row].tolist()
@@ -298,26 +297,15 @@ def _levels() -> tuple[Int[Tensor, "level slot"], Int[Tensor, "level 2"], Int[Te
     return tables[0] << WAIT, tables[1], tables[2]
 
 
-def _indices(channels: int) -> Int[Tensor, " code"]:
-    """Return where in a board to write a cell, by 256 × channel + cell; what is off it, where the bars will be.
+def _places(channels: int) -> Int[Tensor, " code"]:
+    """Return where in a flat board a cell is, by 256 × channel + cell; `HIDDEN` if off it.
 
-    One channel more than there are, for divers gone so long that they count as armed.
+    One channel more than there are, for divers gone so long that they count as armed; these are off the board.
     """
-    indices = []
+    places = []
     for channel in range(channels + 1):
         for cell in range(CELLS):
             row, column = cell // WIDE - 1, cell % WIDE
             seen = 0 <= row <= DEPTH and column < SIZE
-            place = row * SIZE + column if seen else (SIZE - 1) * SIZE
-            indices.append(place * channels + channel)
-    return torch.tensor(indices)
-
-
-def _bars(channels: int) -> Bool[Tensor, "entry cell"]:
-    """Return row 9 by 7 × cells of oxygen + divers on board: oxygen from the left, divers up to column 8."""
-    bars = torch.zeros(SIZE + 1, FULL_BOAT + 1, SIZE, channels, dtype=torch.bool)
-    for air in range(SIZE + 1):
-        for aboard in range(FULL_BOAT + 1):
-            bars[air, aboard, :air, 7] = True
-            bars[air, aboard, SIZE - 1 - aboard : SIZE - 1, 8] = True
-    return bars.flatten(0, 1).flatten(1)
+            places.append((row * SIZE + column) * channels + channel if seen else HIDDEN)
+    return torch.tensor(places)

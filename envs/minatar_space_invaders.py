@@ -87,12 +87,11 @@ class MinAtarSpaceInvaders(MinAtarGame):
         self._is_bomb = constant([0, 0, 0, 1]) > 0
         self._reset = constant([RELOAD, BOMB_EVERY])
         self._nearest = _nearest().to(self.device)
-        self._boards = _board_rows(len(self.channels)).to(self.device)
-        self._rows = torch.arange(SIZE, device=self.device)
+        self._alien_bits = torch.arange(ROWS * COLUMNS, device=self.device)
+        self._alien_rows, self._alien_columns = self._alien_bits // COLUMNS, self._alien_bits % COLUMNS
         self._formation_rows = torch.arange(ROWS, device=self.device)
         # The channel of each of `place`.
         self._planes = constant([0, 4, 4, 5])
-        self._seen = torch.ones(num_envs, 4, dtype=torch.bool, device=self.device)  # faster to scatter than a number
 
     def new_game(self, noise: Tensor) -> GameState:
         return {name: value.clone() for name, value in self._start.items()}
@@ -158,14 +157,17 @@ class MinAtarSpaceInvaders(MinAtarGame):
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 6"]:
         aliens, _, top, left = state["formation"].unsqueeze(2).unbind(1)
-        look = (state["march"][:, :1] * PLACES + left + WIDEST) * (ROW + 1)
-        bits = (aliens >> (_wrapped(self._rows - top) * COLUMNS)) & ROW
-        board = self._boards.index_select(0, (look + bits).flatten()).view(self.num_envs, -1)
         rows, columns = state["place"].unbind(1)
-        index = (rows * SIZE + columns) * len(self.channels) + self._planes
+        places = (rows * SIZE + columns) * len(self.channels) + self._planes
         # What is not there is written where the cannon is seen already.
-        index = torch.where((rows >= 0) & (rows < SIZE), index, index[:, :1])
-        return board.scatter_(1, index, self._seen).view(self.num_envs, SIZE, SIZE, len(self.channels))
+        cannon = places[:, :1]
+        places = torch.where((rows >= 0) & (rows < SIZE), places, cannon)
+        column = left + self._alien_columns
+        seen = ((aliens >> self._alien_bits) & 1 > 0) & (column >= 0) & (column < SIZE)
+        alien = (_wrapped(top + self._alien_rows - SIZE) * SIZE + column) * len(self.channels) + 1
+        alien = torch.where(seen, alien, cannon)
+        marching = torch.where(seen, alien + 1 + state["march"][:, :1], cannon)
+        return self.board((places, None), (alien, None), (marching, None))
 
     def describe(self, row: int) -> str:
         right, waves = self.state["march"][row].tolist()
@@ -213,15 +215,3 @@ def _nearest() -> Int[Tensor, " entry"]:
         return min(columns, key=lambda column: (abs(column - place), column), default=0)
 
     return torch.tensor([nearest(bits, place) for bits in range(ROW + 1) for place in range(-SIZE, PLACES)])
-
-
-def _board_rows(channels: int) -> Bool[Tensor, "entry cell"]:
-    """Return what a row of the board looks like, by (marches right, left column of the formation + 5, row bits)."""
-    rows = torch.zeros(2, PLACES, ROW + 1, SIZE, channels, dtype=torch.bool)
-    for left in range(-WIDEST, SIZE):
-        for bits in range(ROW + 1):
-            seen = [left + column for column in range(COLUMNS) if bits >> column & 1 and 0 <= left + column < SIZE]
-            for march in (0, 1):
-                rows[march, left + WIDEST, bits, seen, 1] = True
-                rows[march, left + WIDEST, bits, seen, 2 + march] = True
-    return rows.flatten(0, 2).flatten(1)

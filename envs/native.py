@@ -5,9 +5,12 @@ A step has fixed shapes, no host synchronisation and no branch on data.
 
 from __future__ import annotations
 
+import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
+from functools import cached_property
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from gumbelrl.envs.base import BatchedEnv, Step
+from gumbelrl.envs.compiled import PATIENCE_S, CompiledStep, CompileError
 from gumbelrl.random import RandomStreams
 
 State: TypeAlias = Tensor | dict[str, Tensor]
@@ -37,14 +41,22 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
     Attributes:
         optimal_return: expected undiscounted return of the best policy that sees only observations, from a fresh
             episode to its end or time limit; None where nobody knows.
+        compile: whether `step` is one compiled graph, which takes seconds to make; "auto" makes it once eager steps
+            have taken as long (`PATIENCE_S`), on a CPU, where its results are equal bit for bit. Where it cannot be
+            made, steps stay eager, with a warning. It takes an action outside the space for the nearest in it.
+        tracing: whether rules are run to be compiled.
     """
 
     max_episode_steps: int | None = None
     num_random: int = 0
     num_step_random: int = 0
     optimal_return: float | None = None
+    compile: bool | Literal["auto"] = False
+    tracing: bool = False
     state: StateT
     _options: dict[str, Any]  # what it was made with, for `resized`
+    _compiled: CompiledStep | None = None
+    _eager_s: float = 0.0  # that steps have taken
 
     def __new__(cls, num_envs: int, **options: Any) -> Self:
         env = super().__new__(cls)
@@ -60,7 +72,7 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
         self.info = {}
 
     def resized(self, num_envs: int) -> Self:
-        """Return another batch of the same environment, of `num_envs`."""
+        """Return another batch of the same environment, of `num_envs`, with eager steps."""
         return type(self)(num_envs, **self._options)
 
     # Rules ----------------------------------------------------------------------------------------------------------
@@ -117,25 +129,76 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
     def step(self, action: Tensor) -> Step:
         if not hasattr(self, "state"):
             raise RuntimeError("step was called before reset: call reset(seed) first")
-        noise = self._uniform(self.num_random + self.num_step_random)
-        state, reward, terminated = self.transition(self.state, action, noise[:, self.num_random :])
-        self.elapsed = self.elapsed + 1
+        compiled = self._compiled_step(action)
+        if compiled is not None:
+            state, self.elapsed, step = compiled(self, action)
+            self.state = cast(StateT, state)
+        else:
+            start = time.perf_counter()
+            noise = self._uniform(self.num_random + self.num_step_random)
+            self.state, self.elapsed, step = self.advance(self.state, self.elapsed, action, noise)
+            self._eager_s += time.perf_counter() - start
+        self.info = step.info
+        return step
+
+    def advance(
+        self, state: StateT, elapsed: Int[Tensor, " env"], action: Tensor, noise: Float[Tensor, "env random"]
+    ) -> tuple[StateT, Int[Tensor, " env"], Step]:
+        """Return the state and the time after a step with its autoreset, and the step; pure, as the rules are.
+
+        Args:
+            state: of every environment.
+            elapsed: int32, steps since the episode began.
+            action: as `step` takes it.
+            noise: `num_random + num_step_random` uniform numbers.
+        """
+        following, reward, terminated = self.transition(state, action, noise[:, self.num_random :])
+        elapsed = elapsed + 1
         if self.max_episode_steps is None:
             truncated = torch.zeros_like(terminated)
         else:
-            truncated = (self.elapsed >= self.max_episode_steps) & ~terminated
+            truncated = (elapsed >= self.max_episode_steps) & ~terminated
         finished = terminated | truncated
         fresh = self.initial_state(noise[:, : self.num_random])
-        self.state = cast(StateT, select(finished, fresh, state))
-        self.elapsed = self.elapsed * ~finished
-        self.info = self._masks(self.state, state)
-        return Step(self.observe(self.state), reward, terminated, truncated, self.observe(state), self.info)
+        state = cast(StateT, select(finished, fresh, following))
+        info = self._masks(state, following)
+        final = self.observe(following)
+        if self.num_random == 0:  # episodes all begin alike, so that half of the work is known
+            observation = where_rows(finished, self.first_observation, final)
+        else:
+            observation = self.observe(state)
+        step = Step(observation, reward, terminated, truncated, final, info)
+        return state, elapsed * ~finished, step
 
-    def _uniform(self, count: int) -> Float[Tensor, "env random"]:
+    @cached_property
+    def first_observation(self) -> Shaped[Tensor, "env *shape"]:
+        """What is seen at the start of every episode, of an environment that draws no numbers for it."""
+        with torch.no_grad():
+            return self.observe(self.initial_state(torch.empty(self.num_envs, 0, device=self.device)))
+
+    def _compiled_step(self, action: Tensor) -> CompiledStep | None:
+        """Return the compiled step, making it if need be; None to step eagerly."""
+        if self.compile is False or torch.compiler.is_compiling():
+            return None
+        if self.compile == "auto" and (self._eager_s < PATIENCE_S or self.device.type != "cpu"):
+            return None
+        if self._compiled is None or self._compiled.limit != self.max_episode_steps:
+            try:
+                self._compiled = CompiledStep(self, action, choice_counts(self.single_action_space))
+            except CompileError as error:
+                self.compile = False
+                warnings.warn(f"{error}; its steps stay eager, which is slower", RuntimeWarning, stacklevel=3)
+                return None
+        return self._compiled
+
+    def draw_noise(self, streams: RandomStreams, count: int) -> Float[Tensor, "env random"]:
         """Draw in the width of the state, so that a float64 environment starts anywhere that gymnasium's would."""
         if count == 0:
             return torch.empty(self.num_envs, 0, device=self.device)
-        return self.streams.uniform64(count) if self.dtype == torch.float64 else self.streams.uniform(count)
+        return streams.uniform64(count) if self.dtype == torch.float64 else streams.uniform(count)
+
+    def _uniform(self, count: int) -> Float[Tensor, "env random"]:
+        return self.draw_noise(self.streams, count)
 
     def _masks(self, state: StateT, final: StateT | None) -> dict[str, Tensor]:
         mask = self.action_mask(state)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import torch
@@ -280,21 +280,34 @@ def native_entry(env_id: str) -> EnvironmentEntry | None:
 
 
 def make(
-    env_id: str, *, num_envs: int, device: torch.device | str = "cpu", native: bool = True, **options: Any
+    env_id: str,
+    *,
+    num_envs: int,
+    device: torch.device | str = "cpu",
+    native: bool = True,
+    compile: bool | Literal["auto"] = "auto",
+    **options: Any,
 ) -> BatchedEnv:
     """Return a batch of environments.
 
     Args:
         env_id: a name of `ENVIRONMENTS` or any gymnasium id, `module:id` included.
         native: use our twin of a gymnasium environment where there is one.
+        compile: whether steps of native environments are compiled, see `NativeEnv.compile`; "auto" compiles once they
+            have taken so long that it pays.
         options: passed to the environment.
 
     Raises:
-        ValueError: there is no such environment (the message names the nearest), or a package that it needs is missing.
+        ValueError: there is no such environment (the message names the nearest), a package that it needs is missing,
+            or `compile` is something else.
     """
     entry = native_entry(env_id)
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile is True, False or 'auto', got {compile!r}")
     if entry is not None and (native or env_id in ENVIRONMENTS):
-        return entry.factory(num_envs, device=device, **options)
+        env = entry.factory(num_envs, device=device, **options)
+        env.compile = compile
+        return env
     try:
         return GymnasiumEnv(env_id, num_envs, device=device, **options)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -40,10 +41,10 @@ def _mix_int(value: int) -> int:
 
 
 def _mix(value: Tensor) -> Tensor:
-    """Hash int64 bit patterns elementwise (torch shifts are arithmetic, hence the masks)."""
-    value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _signed(_MIX_1)
-    value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _signed(_MIX_2)
-    return value ^ ((value >> 31) & ((1 << 33) - 1))
+    """Hash int64 bit patterns elementwise and in place (torch shifts are arithmetic, hence the masks)."""
+    value.bitwise_xor_((value >> 30).bitwise_and_((1 << 34) - 1)).mul_(_signed(_MIX_1))
+    value.bitwise_xor_((value >> 27).bitwise_and_((1 << 37) - 1)).mul_(_signed(_MIX_2))
+    return value.bitwise_xor_((value >> 31).bitwise_and_((1 << 33) - 1))
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
@@ -70,6 +71,13 @@ class RandomStreams:
         self.key: Int[Tensor, " rows"] = torch.tensor(keys, dtype=torch.int64, device=device)
         self.counter: Int[Tensor, ""] = torch.zeros((), dtype=torch.int64, device=device)
 
+    @classmethod
+    def continued(cls, key: Int[Tensor, " rows"], counter: Int[Tensor, ""]) -> Self:
+        """Return streams that go on from these tensors, and count on in `counter` itself."""
+        streams = cls.__new__(cls)
+        streams.key, streams.counter = key, counter
+        return streams
+
     @property
     def rows(self) -> int:
         return self.key.shape[0]
@@ -81,18 +89,20 @@ class RandomStreams:
     def bits(self, *shape: int) -> Int[Tensor, "rows *shape"]:
         """Return 64 random bits per element as int64 (any sign)."""
         count = math.prod(shape)
-        index = self.counter + torch.arange(1, count + 1, device=self.device)
+        index = torch.arange(1, count + 1, device=self.device).add_(self.counter)
         self.counter.add_(count)
-        value = _mix(self.key.unsqueeze(1) + index.unsqueeze(0) * _signed(_GOLDEN))
+        value = _mix(self.key.unsqueeze(1) + index.mul_(_signed(_GOLDEN)))
         return value.view(self.rows, *shape)
 
     def uniform(self, *shape: int) -> Float[Tensor, "rows *shape"]:
         """Return float32 in the open interval (0, 1): 23 bits and a half, so neither 0 nor 1 can occur."""
-        return (((self.bits(*shape) >> 41) & ((1 << 23) - 1)).to(torch.float32) + 0.5) * 2.0**-23
+        bits = self.bits(*shape).bitwise_right_shift_(41).bitwise_and_((1 << 23) - 1)
+        return bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
 
     def uniform64(self, *shape: int) -> Float[Tensor, "rows *shape"]:
         """Return float64 in the open interval (0, 1), 52 bits."""
-        return (((self.bits(*shape) >> 12) & ((1 << 52) - 1)).to(torch.float64) + 0.5) * 2.0**-52
+        bits = self.bits(*shape).bitwise_right_shift_(12).bitwise_and_((1 << 52) - 1)
+        return bits.to(torch.float64).add_(0.5).mul_(2.0**-52)
 
     def exponential(self, *shape: int) -> Float[Tensor, "rows *shape"]:
         """Return float32 with the standard exponential distribution, finite and above zero."""

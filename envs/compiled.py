@@ -1,0 +1,143 @@
+"""The step of a native environment as one compiled graph: the rules, the autoreset and the random numbers together.
+
+The rules are traced once (they have no branch on data) and the graph goes straight to inductor, without Dynamo and its
+checks in every call. So what the environment was made with, its time limit and the number of envs are those of the
+first compiled step.
+
+On a CPU the results are those of eager steps to the last bit: integers always are, sums and products are not contracted
+or put in another order, and functions whose eager kernels round in their own way are called rather than generated.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from gumbelrl.envs.base import Step
+from gumbelrl.random import RandomStreams
+
+if TYPE_CHECKING:
+    from gumbelrl.envs.native import NativeEnv
+
+PATIENCE_S = 10.0
+"""Seconds of eager steps before `compile="auto"` compiles, which takes about as long: so a run of any length takes at
+most about twice what it would have taken had one known its length."""
+
+OPTIONS: dict[str, Any] = {
+    # Plain C++, for the C++ compiler to vectorise: hashing and look-ups on integers and bools, which are most of a
+    # step, take up to ten times as long through inductor's own vectors (AVX2 has no product of 64-bit integers, say).
+    "cpp.simdlen": 1,
+    # Values that several others take are stored if they cost this many operations, rather than computed again by each
+    # of them: random numbers most of all.
+    "realize_opcount_threshold": 5,
+    # Elements of a loop for each thread: to wake a second one for less costs more than it gains.
+    "cpp.min_chunk_size": 8192,
+    # Look-ups are not checked one by one, a seventh of a game's step: actions are brought into their space instead, and
+    # everything else that a table is read by comes from the rules.
+    "assert_indirect_indexing": False,
+}
+
+ROUNDED = {
+    *("sin", "cos", "exp", "log", "log1p", "tanh", "sigmoid", "pow", "erfinv", "rsqrt", "logsumexp"),
+    *("addcmul", "addcdiv", "lerp", "sum", "mean", "cumsum"),
+}
+"""Operations on floating point that generated code rounds otherwise than the eager kernel does."""
+
+
+class CompileError(RuntimeError):
+    """A step cannot be compiled here: no C++ compiler, for one, or no Triton on a GPU."""
+
+
+class CompiledStep:
+    """`NativeEnv.step`, compiled for an environment as it is; compiling takes seconds.
+
+    Args:
+        env: after its reset.
+        action: an example.
+        counts: of the choices of each of its variables.
+
+    Attributes:
+        limit: the time limit that it was compiled with.
+
+    Raises:
+        CompileError: it cannot be compiled here.
+    """
+
+    def __init__(self, env: NativeEnv, action: Tensor, counts: Sequence[int]) -> None:
+        self.limit: int | None = env.max_episode_steps
+        self.names: list[str] | None = None if isinstance(env.state, Tensor) else list(env.state)
+        self.mask_names: list[str] = []
+        example = self._parts(env.state)
+        last = torch.tensor(counts, device=env.device) - 1  # one alone broadcasts over [env]
+        self.num_parts = len(example)
+        inputs: list[Any] = [env.streams.key, env.streams.counter.clone(), env.elapsed, _laid_out(action), *example]
+
+        def advance(key: Tensor, counter: Tensor, elapsed: Tensor, action: Tensor, *parts: Tensor) -> list[Tensor]:
+            action = torch.minimum(action.clamp_min(0), last)
+            noise = env.draw_noise(RandomStreams.continued(key, counter), env.num_random + env.num_step_random)
+            state, elapsed, step = env.advance(self._state(parts), elapsed, action, noise)
+            self.mask_names = list(step.info)
+            following = [part.contiguous() for part in self._parts(state)]
+            *tensors, info = step
+            return [*following, elapsed, *tensors, *info.values()]
+
+        if env.num_random == 0:
+            _ = env.first_observation  # a constant of the graph, not a part of it
+        env.tracing = True
+        try:
+            self.graph = _compiled(advance, inputs)
+        except Exception as error:  # whatever the compiler raises
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CompileError(f"the step of {type(env).__name__} cannot be compiled here: {reason[0]}") from error
+        finally:
+            env.tracing = False
+
+    def __call__(self, env: NativeEnv, action: Tensor) -> tuple[Tensor | dict[str, Tensor], Tensor, Step]:
+        """Return the state, the time and the step; counts on the environment's random numbers."""
+        streams, parts = env.streams, self._parts(env.state)
+        found = self.graph(streams.key, streams.counter, env.elapsed, _laid_out(action), *parts)
+        elapsed, observation, reward, terminated, truncated, final_observation, *masks = found[self.num_parts :]
+        info = dict(zip(self.mask_names, masks, strict=True))
+        step = Step(observation, reward, terminated, truncated, final_observation, info)
+        return self._state(found[: self.num_parts]), elapsed, step
+
+    def _parts(self, state: Tensor | dict[str, Tensor]) -> list[Tensor]:
+        """Return the tensors of a state; those of an initial state may be views, which the graph does not take."""
+        return [part.contiguous() for part in ([state] if isinstance(state, Tensor) else state.values())]
+
+    def _state(self, parts: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
+        return parts[0] if self.names is None else dict(zip(self.names, parts, strict=True))
+
+
+def _compiled(function: Any, inputs: list[Any]) -> Any:
+    """Return `function`, which has no branch on data, compiled for inputs like these."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch about its own parts
+        graph = make_fx(function)(*inputs)
+        for node in graph.graph.nodes:
+            if _rounds_otherwise(node):
+                node.meta["custom"] = {"fallback_to_eager": True}
+        return torch._inductor.compile(graph, inputs, options=OPTIONS)
+
+
+def _rounds_otherwise(node: Node) -> bool:
+    """Return whether an operation's eager kernel is to be called, so that its bits are the eager ones."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    value = node.meta.get("val", node.meta.get("tensor_meta"))
+    if not getattr(getattr(value, "dtype", None), "is_floating_point", False):  # unbind gives a list
+        return False
+    name = node.target.overloadpacket.__name__.rstrip("_")
+    return name in ROUNDED or (name in ("add", "sub") and "alpha" in node.kwargs)  # one rounding, not two
+
+
+def _laid_out(action: Tensor) -> Tensor:
+    """Return the action as the graph expects it, which is how it comes from an agent."""
+    return action.to(torch.int64).contiguous()
