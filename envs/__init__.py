@@ -21,6 +21,7 @@ from gumbelrl.envs.minatar_space_invaders import MinAtarSpaceInvaders
 from gumbelrl.envs.mountain_car import MountainCar
 from gumbelrl.envs.multi_button import MultiButton
 from gumbelrl.envs.native import NativeEnv
+from gumbelrl.envs.one_hot_actions import OneHotActions, OneHotBox
 from gumbelrl.envs.pointer import Pointer
 from gumbelrl.envs.registry import ENVIRONMENTS, EnvironmentEntry, make
 from gumbelrl.envs.river_swim import RiverSwim
@@ -65,6 +66,8 @@ __all__ = [
     "MountainCar",
     "MultiButton",
     "NativeEnv",
+    "OneHotActions",
+    "OneHotBox",
     "Pointer",
     "RiverSwim",
     "RockPaperScissors",
