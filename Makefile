@@ -15,4 +15,5 @@ slow:  ## the tests that take minutes
 
 bench:  ## the benchmarks; results go to benchmarks/results/
 	$(PYTHON) benchmarks/members.py
+	$(PYTHON) benchmarks/tracking.py
 	$(PYTHON) benchmarks/learning.py --again --processes 2

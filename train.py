@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 
 START = time.perf_counter()
 
 from gumbelrl.agents.command_line import main  # noqa: E402 (the clock starts before torch is imported)
 
 if __name__ == "__main__":
+    # A sentence, without the place in the code that said it.
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     sys.exit(main(sys.argv[1:], start=START))

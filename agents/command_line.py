@@ -14,9 +14,13 @@ import tyro
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from gumbelrl.agents.compare.report import train_and_compare
+from gumbelrl.agents.compare.run_set import RunSet, is_set
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.experiment import DEVICES, TRACK_MODES, Experiment, RunConfig, load_experiment, report
+from gumbelrl.agents.overview import overview
+from gumbelrl.agents.presets import with_preset
 from gumbelrl.agents.registry import AGENTS, POLICY_PRESETS
 from gumbelrl.policies import ESTIMATORS
 
@@ -33,6 +37,21 @@ def parse_seeds(words: Sequence[str]) -> tuple[int, ...]:
         except ValueError:
             raise RunError(f"--seeds {word}: give numbers or ranges, such as --seeds 0 1 2 or --seeds 0..9") from None
     return tuple(seeds)
+
+
+def _several(metavar: str) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+    """One word or more; every combination of such options is a run, and the runs are compared."""
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{metavar} ...",
+        instance_from_str=lambda words: tuple(words),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: list(value),
+    )
+
+
+def _several_of(known: Sequence[str]) -> PrimitiveConstructorSpec[tuple[str, ...]]:
+    return _several("{" + ",".join(known) + "}")
 
 
 def _names(known: Sequence[str]) -> PrimitiveConstructorSpec[str]:
@@ -57,19 +76,22 @@ _SEEDS: PrimitiveConstructorSpec[tuple[int, ...]] = PrimitiveConstructorSpec(
 
 @dataclass(frozen=True)
 class Options(Generic[Settings]):
-    """Train an agent on a discrete environment; the critic's gradient passes the sample by --policy."""
+    """Train an agent on a discrete environment; the critic's gradient passes the sample by --policy.
+
+    Several words after --env, --agent, --policy, --critic or --temperature train every combination and compare them.
+    """
 
     agent_config: Annotated[Settings, arg(name="")]
     """Settings of the agent."""
-    env: str = RunConfig.env
+    env: Annotated[tuple[str, ...], _several("ID")] = (RunConfig.env,)
     """Environment: one of ours or any gymnasium id with discrete actions."""
-    policy: Annotated[str, _names([*ESTIMATORS, *POLICY_PRESETS])] = RunConfig.policy
+    policy: Annotated[tuple[str, ...], _several_of([*ESTIMATORS, *POLICY_PRESETS])] = (RunConfig.policy,)
     """How the gradient passes the sampled action: the estimator."""
-    agent: Annotated[str, _names(list(AGENTS))] = RunConfig.agent
+    agent: Annotated[tuple[str, ...], _several_of(list(AGENTS))] = (RunConfig.agent,)
     """What learns."""
-    critic: Annotated[str, _names(list(CRITICS))] = RunConfig.critic
+    critic: Annotated[tuple[str, ...], _several_of(list(CRITICS))] = (RunConfig.critic,)
     """Form of the critic: a value per choice, products of them, a network of observation and action, interpolated."""
-    temperature: str = RunConfig.temperature
+    temperature: Annotated[tuple[str, ...], _several("TEMPERATURE")] = (RunConfig.temperature,)
     """Temperature: a number, a schedule (linear:1.0:0.1, exponential:1.0:0.1, jang:1e-5), learned:1.0 or state:1.0."""
     seeds: Annotated[tuple[int, ...], _SEEDS] = RunConfig.seeds
     """Seeds, trained side by side in one process: 0 1 2, or 0..9."""
@@ -83,10 +105,32 @@ class Options(Generic[Settings]):
     """Folder of the run; made under runs/ where none is given."""
     track: Annotated[str, _names(TRACK_MODES)] = RunConfig.track
     """Weights & Biases; auto is online when you are logged in and offline otherwise."""
+    project: str = RunConfig.project
+    """Project on Weights & Biases."""
+    tags: tuple[str, ...] = RunConfig.tags
+    """Tags on Weights & Biases, beside the environment, the agent, the policy and the critic."""
+    notes: str = RunConfig.notes
+    """A note on the runs on Weights & Biases."""
+    tensorboard: bool = RunConfig.tensorboard
+    """Write a TensorBoard log too: tensorboard --logdir FOLDER/tensorboard."""
     resume: Path | None = None
     """Go on with the run in this folder; nothing else is needed."""
-    evaluation_episodes: int = RunConfig.evaluation_episodes
-    """Episodes of the final evaluation, for each seed, sampled and greedy."""
+    evaluate: Path | None = None
+    """Play --episodes with the run in this folder, sampled and greedy; with --video, film it. Nothing is trained."""
+    sweep: Path | None = None
+    """Try the configurations of a W&B sweep file on this machine and rank them; the same command goes on."""
+    count: int | None = None
+    """The most configurations of a sweep; by default the file's run_cap."""
+    preset: str | None = None
+    """Tuned settings by name, see --list; options beside it win."""
+    show_list: Annotated[bool, arg(name="list")] = False
+    """List agents, policies, environments and presets, a line each."""
+    evaluation_episodes: Annotated[int, arg(aliases=["--episodes"])] = RunConfig.evaluation_episodes
+    """Episodes of an evaluation, for each seed, sampled and greedy."""
+    evaluation_interval: int = RunConfig.evaluation_interval
+    """Steps of each seed between evaluations; 0 evaluates at the end only."""
+    video: bool = RunConfig.video
+    """Film the first seed at each evaluation: MP4 where PyAV is installed, GIF otherwise."""
     log_interval: int = RunConfig.log_interval
     """Steps of each seed between rows of metrics."""
     checkpoint_interval: int = RunConfig.checkpoint_interval
@@ -95,11 +139,14 @@ class Options(Generic[Settings]):
     """Use our batched twin of a gymnasium environment where there is one."""
 
 
-def parse(words: Sequence[str]) -> Options[Any]:
-    """Return the options; the agent is looked up first, since its settings are options too."""
-    agent = next((b for a, b in itertools.pairwise(words) if a == "--agent"), RunConfig.agent)
-    agent = next((word.partition("=")[2] for word in words if word.startswith("--agent=")), agent)
-    settings = AGENTS[choose("agent", agent, AGENTS)].config
+def parse(words: Sequence[str], *, agent: str | None = None) -> Options[Any]:
+    """Return the options; the agent is looked up first, since its settings are options too.
+
+    Args:
+        agent: whose settings to take, of several; the first one named by default.
+    """
+    named = [choose("agent", name, AGENTS) for name in agents_named(words)]
+    settings = AGENTS[agent or named[0]].config
     return tyro.cli(
         OmitArgPrefixes[Options[settings]],  # type: ignore[valid-type]
         prog="train.py",
@@ -108,18 +155,62 @@ def parse(words: Sequence[str]) -> Options[Any]:
     )
 
 
+def agents_named(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words after the last `--agent`."""
+    named: tuple[str, ...] = ()
+    for index, word in enumerate(words):
+        if word == "--agent":
+            named = tuple(itertools.takewhile(lambda other: not other.startswith("--"), words[index + 1 :]))
+        elif word.startswith("--agent="):
+            named = (word.partition("=")[2],)
+    return named or (RunConfig.agent,)
+
+
+def requested_runs(words: Sequence[str]) -> list[RunConfig]:
+    """Return a run for every combination that the words ask for, environments outermost.
+
+    An agent that takes no estimator is there once in each environment, whatever the others are to try.
+    """
+    agents = tuple(dict.fromkeys(agents_named(words)))
+    configs = []
+    for agent in agents:
+        options = parse(words, agent=agent)
+        choices = {name: getattr(options, name) for name in ("env", "policy", "critic", "temperature")}
+        if len(agents) > 1 and not AGENTS[agent].uses_estimator:
+            choices |= {name: (getattr(RunConfig, name),) for name in ("policy", "critic", "temperature")}
+        fields = {name: getattr(options, name) for name in RunConfig.__dataclass_fields__}
+        if nothing := [name for name, values in choices.items() if not values]:
+            raise RunError(f"--{nothing[0]}: name at least one")
+        for combination in itertools.product(*(dict.fromkeys(values) for values in choices.values())):
+            chosen = dict(zip(choices, combination, strict=True))
+            configs.append(RunConfig(**(fields | {"agent": agent} | chosen)))
+    envs = list(dict.fromkeys(config.env for config in configs))
+    return sorted(configs, key=lambda config: envs.index(config.env))
+
+
 def main(words: Sequence[str], *, start: float | None = None) -> int:
-    """Run; return the exit status: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    """Run; return the exit status.
+
+    Returns:
+        0; 1 where some of several runs failed; 2 for what was asked wrongly; 130 after Ctrl-C.
+    """
     start = time.perf_counter() if start is None else start
     experiment: Experiment | None = None
     try:
+        words = with_preset(words)
         options = parse(words)
+        if (status := _other_work(options, words)) is not None:
+            return status
+        if options.resume is not None and is_set(options.resume):
+            return train_and_compare(RunSet.load(options.resume), start=start)
         if options.resume is not None:
             experiment = load_experiment(options.resume)
             print(f"resuming {options.resume} at step {experiment.trainer.step:,}", flush=True)
         else:
-            fields = {name: getattr(options, name) for name in RunConfig.__dataclass_fields__}
-            experiment = Experiment(RunConfig(**fields))
+            configs = requested_runs(words)
+            if len(configs) > 1:
+                return train_and_compare(RunSet.create(configs, options.output), start=start)
+            experiment = Experiment(configs[0])
         results = experiment.run()
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -129,6 +220,24 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
         return 130
     report(experiment, results, seconds=time.perf_counter() - start)
     return 0
+
+
+def _other_work(options: Options[Any], words: Sequence[str]) -> int | None:
+    """Do what is asked for that trains no single run; return the exit status, or None where it is not asked for."""
+    if options.show_list:
+        print(overview())
+        return 0
+    if options.evaluate is not None:
+        from gumbelrl.agents.evaluate_run import evaluate_run
+
+        return evaluate_run(
+            options.evaluate, episodes=options.evaluation_episodes, video=options.video, track=options.track
+        )
+    if options.sweep is not None:
+        from gumbelrl.agents.sweep import run_sweep
+
+        return run_sweep(options.sweep, build=requested_runs, words=words, folder=options.output, count=options.count)
+    return None
 
 
 def _stopped(experiment: Experiment | None) -> str:

@@ -8,11 +8,12 @@ import platform
 import signal
 import sys
 import time
-import uuid
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,13 +25,16 @@ from torch import Tensor
 import gumbelrl
 from gumbelrl.agents.actor_critic import ActorCriticConfig
 from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten_state
+from gumbelrl.agents.compare.runs import FAILURE
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
-from gumbelrl.agents.evaluation import evaluate
+from gumbelrl.agents.evaluation import RETURNS, evaluate_both, summarise_returns
+from gumbelrl.agents.model_card import model_card
 from gumbelrl.agents.observations import num_features
-from gumbelrl.agents.progress import Progress, format_seconds
+from gumbelrl.agents.progress import Progress, format_seconds, format_spread
 from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
-from gumbelrl.agents.tracking import JsonLines, read_metrics
+from gumbelrl.agents.sinks import new_run_ids, open_sinks
+from gumbelrl.agents.tracking import Sinks, action_histograms, read_metrics
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
@@ -54,7 +58,13 @@ class RunConfig:
     threads: int = 1
     output: Path | None = None
     track: str = "auto"
+    project: str = "gumbelrl"
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    tensorboard: bool = False
     evaluation_episodes: int = 100
+    evaluation_interval: int = 0
+    video: bool = False
     log_interval: int = 2048
     checkpoint_interval: int = 32_768
     native: bool = True
@@ -68,7 +78,7 @@ class RunConfig:
                 object.__setattr__(self, name, value)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds)}
+        return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds), "tags": list(self.tags)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -76,7 +86,7 @@ class RunConfig:
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in data["agent_config"].items()}
         known = set(cls.__dataclass_fields__) - {"agent_config"}
         fields = {name: value for name, value in data.items() if name in known}
-        fields |= {"seeds": tuple(data["seeds"]), "output": Path(data["output"])}
+        fields |= {"seeds": tuple(data["seeds"]), "output": Path(data["output"]), "tags": tuple(data.get("tags", ()))}
         return cls(**fields, agent_config=entry.config(**settings))
 
 
@@ -102,10 +112,14 @@ def check_config(config: RunConfig) -> None:
     for name in ("total_steps", "threads", "evaluation_episodes", "log_interval", "checkpoint_interval"):
         if getattr(config, name) < 1:
             raise RunError(f"{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if config.evaluation_interval < 0:
+        raise RunError(f"evaluation-interval must not be negative, got {config.evaluation_interval}; 0: at the end")
     if config.device not in DEVICES:
         raise RunError(f"unknown device {config.device!r}; choose one of {', '.join(DEVICES)}")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise RunError("--device cuda: this machine has no CUDA device that PyTorch can use; --device cpu would run")
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise RunError("--tensorboard needs a package that is not installed: pip install 'gumbelrl[tensorboard]'")
     if config.track not in TRACK_MODES:
         raise RunError(f"unknown --track {config.track!r}; choose one of {', '.join(TRACK_MODES)}")
     try:
@@ -131,7 +145,7 @@ class Experiment:
             raise RunError(f"--env {config.env}: {error}") from error
         self.threshold = reward_threshold(config.env)
         self.folder = config.output or default_folder(config)
-        self.run_ids = [uuid.uuid4().hex[:8] for _ in config.seeds]
+        self.run_ids = new_run_ids(len(config.seeds))
         self.schedule = parse_temperature(config.temperature)
         estimator, critic = resolve_policy(config.policy, config.critic, agent=config.agent)
         entry = AGENTS[config.agent]
@@ -152,7 +166,9 @@ class Experiment:
         self.store = CheckpointStore(self.folder / "checkpoints")
         self.solved_at: list[int | None] = [None] * len(config.seeds)
         self.seconds = 0.0
-        self.sinks: list[Any] = []
+        # The steps at which the next row and the next evaluation are due.
+        self.due = {"log": 0, "evaluation": config.evaluation_interval or config.total_steps}
+        self.sinks: Sinks
         if resume:
             self._load()
         else:
@@ -173,6 +189,7 @@ class Experiment:
     def run(self) -> dict[str, Any]:
         """Train, evaluate and save; return what `results.json` holds."""
         self._open_sinks()
+        (self.folder / FAILURE).unlink(missing_ok=True)
         failed = True
         try:
             with stop_on_interrupt() as stop:
@@ -184,26 +201,34 @@ class Experiment:
             results = self._evaluate()
             failed = False
         except RunError as error:
+            note_failure(self.folder, error)
             raise RunError(f"{error}. {self._last_good()}") from error
+        except Exception as error:
+            note_failure(self.folder, error)
+            raise
         finally:
-            for sink in self.sinks:
-                sink.close(failed=failed)
+            self.sinks.close(failed=failed)
         return results
 
     def _train(self, stop: list[int]) -> None:
         config, trainer = self.config, self.trainer
-        next_log = next_save = trainer.step
-        next_save += config.checkpoint_interval
+        next_save = trainer.step + config.checkpoint_interval
         start = time.perf_counter() - self.seconds
         with Progress(config.total_steps, num_members=len(config.seeds), start_step=trainer.step) as progress:
             metrics: dict[str, Tensor] = {}
             while not trainer.finished and not stop:
                 metrics |= trainer.iterate()
-                if trainer.step >= next_log or trainer.finished:
-                    next_log = trainer.step + config.log_interval
+                if trainer.step >= self.due["log"] or trainer.finished:
+                    self.due["log"] = trainer.step + config.log_interval
                     self.seconds = time.perf_counter() - start
                     progress.update(trainer.step, self._log(metrics))
                     metrics = {}
+                if trainer.step >= self.due["evaluation"] and not trainer.finished:
+                    self.due["evaluation"] = trainer.step + config.evaluation_interval
+                    before = time.perf_counter()
+                    self._evaluate_members()
+                    start += time.perf_counter() - before  # that was no training
+                    self.mark = (time.perf_counter(), trainer.step)
                 if trainer.step >= next_save or trainer.finished:
                     next_save = trainer.step + config.checkpoint_interval
                     self.save()
@@ -212,75 +237,110 @@ class Experiment:
         """Write one row a member; return the means over members."""
         trainer, config = self.trainer, self.config
         arrays = {name: value.detach().cpu().numpy() for name, value in metrics.items()}
-        probs = arrays.pop("policy/probs")
+        histograms = action_histograms(arrays.pop("policy/probs"))
+        rate = self._rate()
         rows = []
         for member in range(len(config.seeds)):
             row: dict[str, float] = {"step": trainer.step}
             row |= {name: float(value[member]) for name, value in arrays.items()}
-            row["time/seconds"] = round(self.seconds, 3)
+            row |= {"time/seconds": round(self.seconds, 3), "time/steps_per_second": round(rate, 1)}
             if self.threshold is not None and self.solved_at[member] is None:
                 enough = row["train/episodes"] >= 100 and row["train/return"] >= self.threshold
                 self.solved_at[member] = trainer.step if enough else None
-            histograms = action_histograms(probs[member])
-            for sink in self.sinks:
-                sink.log(member, row, histograms)
+            self.sinks.log(member, row, histograms[member])
             rows.append(row)
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
+    def _rate(self) -> float:
+        """Return the environment steps a second, all members together, since the last row."""
+        now = (time.perf_counter(), self.trainer.step)
+        seconds, steps = (new - old for new, old in zip(now, self.mark, strict=True))
+        self.mark = now
+        return steps * len(self.config.seeds) / max(seconds, 1e-9)
+
+    def _evaluate_members(self, pictures: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Play whole episodes with every member, write a row of each, and return the rows.
+
+        Args:
+            pictures: name -> file in the folder, of the first member.
+        """
+        returns = evaluate_both(
+            self.trainer.agent, self.make_env, seeds=self.config.seeds, episodes=self.config.evaluation_episodes
+        )
+        rows: list[dict[str, Any]] = [{"step": self.trainer.step, **row} for row in summarise_returns(returns)]
+        rows[0] |= {**(pictures or {}), **(self._record() if self.config.video else {})}
+        for member, row in enumerate(rows):
+            self.sinks.log_evaluation(member, row)
+        return rows
+
+    def _record(self) -> dict[str, str]:
+        """Record a video of the first member; where none can be made, that is a warning."""
+        from gumbelrl.agents.videos import VideoError, record_video
+
+        config = self.config
+        if self.trainer.finished:
+            print(f"recording a video of seed {config.seeds[0]} …", flush=True)
+        path = self.folder / "videos" / f"step-{self.trainer.step:012d}-seed{config.seeds[0]}"
+        try:
+            made = record_video(
+                path, self.trainer.agent, config.env, seeds=config.seeds, native=config.native, device=self.device
+            )
+        except VideoError as error:
+            warnings.warn(f"no video: {error}")
+            return {}
+        return {"eval/video": str(made.relative_to(self.folder))}
+
     def _evaluate(self) -> dict[str, Any]:
         config = self.config
-        count = config.evaluation_episodes
-        print(f"evaluating {count} episodes a seed, sampled and greedy …", flush=True)
-        returns = {
-            kind: evaluate(
-                self.trainer.agent, self.make_env, seeds=config.seeds, episodes=count, greedy=kind == "greedy"
-            )
-            .cpu()
-            .numpy()
-            for kind in ("sampled", "greedy")
-        }
+        print(f"evaluating {config.evaluation_episodes} episodes a seed, sampled and greedy …", flush=True)
+        self._plot()
+        curve = "learning_curve.png"
+        rows = self._evaluate_members({"eval/learning_curve": curve} if (self.folder / curve).exists() else None)
+        means = {f"{name}_mean": float(np.mean([row[name] for row in rows])) for name in RETURNS}
         members = []
-        for index, seed in enumerate(config.seeds):
-            entry: dict[str, Any] = {"seed": seed, "steps": self.trainer.step, "solved_at": self.solved_at[index]}
-            for kind, values in returns.items():
-                entry[f"eval/{kind}_return"] = float(values[index].mean())
-                entry[f"eval/{kind}_return_std"] = float(values[index].std())
+        for index, (seed, row) in enumerate(zip(config.seeds, rows, strict=True)):
+            returns = {name: value for name, value in row.items() if isinstance(value, float)}
+            entry = {"seed": seed, "steps": self.trainer.step, "solved_at": self.solved_at[index], **returns}
             members.append(entry)
-            for sink in self.sinks:
-                sink.summarise(index, entry)
+            self.sinks.summarise(index, {**entry, **means})
         results = {
             "env": config.env,
             "policy": config.policy,
             "agent": config.agent,
             "critic": config.critic,
-            "evaluation_episodes": count,
+            "evaluation_episodes": config.evaluation_episodes,
             "train_seconds": round(self.seconds, 3),
             "threads": torch.get_num_threads(),
             "machine": platform.processor() or platform.machine(),
             "members": members,
         }
         write_whole(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
-        self._plot()
+        write_whole(self.folder / "README.md", model_card(self.folder, config.to_json(), results))
+        self._hand_over_files()
         return results
+
+    def _hand_over_files(self) -> None:
+        """Give the configuration, the last checkpoint and what reports on the run to those who keep files."""
+        step = self.trainer.step
+        self.sinks.files("config", [self.folder / "config.json"], {})
+        self.sinks.files("model", [self.store.folder(self.store.steps()[-1])], {"step": step})
+        names = ("results.json", "learning_curve.png", "README.md")
+        reports = [path for name in names if (path := self.folder / name).exists()]
+        self.sinks.files("report", reports, {"step": step})
 
     def _plot(self) -> None:
         from gumbelrl.agents.plots import plot_learning_curve
 
         config = self.config
-        self.sinks[0].flush()
+        self.sinks.flush()
         title = f"{config.env} · {config.agent} · {config.policy} ({config.critic} critic)"
         metrics = read_metrics(self.folder / "metrics.jsonl")
-        path = self.folder / "learning_curve.png"
-        plot_learning_curve(path, metrics, title=title, threshold=self.threshold)
-        for sink in self.sinks:
-            sink.image("learning_curve", path)
+        plot_learning_curve(self.folder / "learning_curve.png", metrics, title=title, threshold=self.threshold)
 
     # Saving ---------------------------------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        for sink in self.sinks:
-            if isinstance(sink, JsonLines):
-                sink.flush()
+        self.sinks.flush()
         tensors, state = flatten_state(self.trainer.state_dict())
         config = self.config.to_json()
         metadata = {
@@ -289,6 +349,7 @@ class Experiment:
             "run_ids": self.run_ids,
             "solved_at": self.solved_at,
             "seconds": self.seconds,
+            "due": self.due,
         }
         return self.store.save(self.trainer.step, tensors, metadata)
 
@@ -304,6 +365,7 @@ class Experiment:
         self.run_ids = checkpoint.metadata["run_ids"]
         self.solved_at = checkpoint.metadata["solved_at"]
         self.seconds = checkpoint.metadata["seconds"]
+        self.due |= checkpoint.metadata.get("due", {"log": self.trainer.step})
 
     def _last_good(self) -> str:
         try:
@@ -315,35 +377,14 @@ class Experiment:
         )
 
     def _open_sinks(self) -> None:
-        config = self.config
-        resume_step = self.trainer.step or None
-        self.sinks = [JsonLines(self.folder / "metrics.jsonl", config.seeds, resume_step=resume_step)]
-        if config.track == "off":
-            return
-        from gumbelrl.agents.tracking_wandb import WandbSink
-
-        base = f"{config.env}-{config.agent}-{config.policy}"
-        self.sinks.append(
-            WandbSink(
-                self.folder,
-                mode=config.track,
-                project="gumbelrl",
-                group=f"{base}-{self.folder.name}",
-                names=[f"{base}-seed{seed}" for seed in config.seeds],
-                run_ids=self.run_ids,
-                configs=[{**config.to_json(), "seed": seed} for seed in config.seeds],
-                tags=[config.env, config.agent, config.policy, config.critic],
-            )
+        self.mark = (time.perf_counter(), self.trainer.step)
+        self.sinks = open_sinks(
+            self.folder,
+            self.config,
+            self.run_ids,
+            resume_step=self.trainer.step or None,
+            finished=self.trainer.finished,
         )
-
-
-def action_histograms(probs: np.ndarray, most: int = 32) -> dict[str, np.ndarray]:
-    """Return name -> probabilities of each choice over a minibatch `[batch, group, choice]`, `most` at the most."""
-    _, groups, choices = probs.shape
-    pairs = [(group, choice) for group in range(groups) for choice in range(choices)][:most]
-    if groups == 1:
-        return {f"policy/probs/{choice}": probs[:, 0, choice] for _, choice in pairs}
-    return {f"policy/probs/{group}.{choice}": probs[:, group, choice] for group, choice in pairs}
 
 
 def reward_threshold(env: str) -> float | None:
@@ -379,6 +420,13 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def note_failure(folder: Path, error: Exception) -> None:
+    """Leave a word about what stopped a run, for those who compare runs; `error` is what matters, not this note."""
+    with suppress(OSError):
+        what = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        write_whole(folder / FAILURE, json.dumps({"error": what}) + "\n")
 
 
 def load_experiment(folder: Path) -> Experiment:
@@ -428,7 +476,7 @@ def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float
     for member in members:
         solved = f"{member['solved_at']:,}" if member["solved_at"] else "–"
         cells = [
-            f"{member[f'eval/{kind}_return']:.1f} ± {member[f'eval/{kind}_return_std']:.1f}"
+            format_spread(member[f"eval/{kind}_return"], member[f"eval/{kind}_return_std"])
             for kind in ("sampled", "greedy")
         ]
         print(f"{member['seed']:>6} {cells[0]:>18} {cells[1]:>18} {solved:>16}")
@@ -436,7 +484,7 @@ def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float
     print(
         f"trained in {results['train_seconds']:.1f} s; this took {format_seconds(seconds)} in all; saved in {folder}/"
     )
-    print("  config.json  metrics.jsonl  results.json  learning_curve.png  checkpoints/")
+    print("  README.md  config.json  metrics.jsonl  results.json  learning_curve.png  checkpoints/")
     if experiment.config.track != "off":
         print(f"look at the curves:  wandb leet {folder / 'wandb'}")
     sys.stdout.flush()

@@ -17,6 +17,17 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def format_return(value: float) -> str:
+    """Return a return in as many decimals as its size calls for: 487.3, 0.583."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 2 else f"{value:.3f}"
+
+
+def format_spread(mean: float, deviation: float) -> str:
+    """Return `mean ± deviation`, in the decimals of the larger."""
+    decimals = len(format_return(max(abs(mean), abs(deviation))).partition(".")[2])
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
+
+
 class Progress:
     """Shows steps, steps/s, return, entropy, temperature and time left.
 
@@ -68,7 +79,7 @@ class Progress:
         return {
             "steps": f"{step:>9,}{members}",
             "steps/s": f"{rate * self.num_members:>8,.0f}",
-            "return": f"{shown:>8.1f}" if shown == shown else "       –",
+            "return": f"{format_return(shown):>8}" if shown == shown else "       –",
             "entropy": f"{metrics['policy/entropy']:.3f}",
             **({} if temperature is None else {"temperature": f"{temperature:.2f}"}),
             "left": format_seconds(max(left, 0.0)),

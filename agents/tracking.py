@@ -1,4 +1,4 @@
-"""Where metrics go: JSON lines always, Weights & Biases beside them when asked."""
+"""Where metrics go: JSON lines always; Weights & Biases and TensorBoard beside them when asked."""
 
 from __future__ import annotations
 
@@ -10,60 +10,152 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Float, Int
+
+NUM_BINS = 32
+MOST_HISTOGRAMS = 32
+MEDIA = (".gif", ".mp4", ".png")
+
+Row = Mapping[str, Any]
+"""One member at one `step`: numbers, and names of pictures and videos relative to the run's folder."""
+Counts = Mapping[str, Sequence[int]]
+"""Histograms over [0, 1]: name -> how many values lie in each of `NUM_BINS` bins of equal width."""
 
 
 class Sink(Protocol):
-    """Somewhere metrics are written; a row is one member at one step."""
+    """Somewhere metrics are written."""
 
-    def log(self, member: int, row: Mapping[str, float], histograms: Mapping[str, np.ndarray]) -> None: ...
+    def log(self, member: int, row: Row, histograms: Counts) -> None:
+        """Take a row of training."""
 
-    def summarise(self, member: int, summary: Mapping[str, Any]) -> None: ...
+    def log_evaluation(self, member: int, row: Row) -> None:
+        """Take a row of evaluation: at the `step` of a row of training, or at one of its own."""
 
-    def image(self, name: str, path: Path) -> None: ...
+    def summarise(self, member: int, summary: Mapping[str, Any]) -> None:
+        """Take what is to be said of the member at the end."""
 
-    def close(self, *, failed: bool) -> None: ...
+    def files(self, kind: str, paths: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+        """Take files that belong together, as a version of the run's `config`, `model` or `report`."""
+
+    def flush(self) -> None:
+        """Bring what was taken to where a killed process does not lose it."""
+
+    def close(self, *, failed: bool) -> None:
+        """Finish; nothing is taken afterwards."""
 
 
 class JsonLines:
-    """`metrics.jsonl`: one object a line, read by `pandas.read_json(path, lines=True)`; NaN is written as null."""
+    """Three files, one object a line: `pandas.read_json(path, lines=True)` reads each; NaN is written as null.
 
-    def __init__(self, path: Path, seeds: Sequence[int], *, resume_step: int | None = None) -> None:
-        self.path, self.seeds = path, seeds
-        if resume_step is not None and path.exists():
-            self._drop_after(resume_step)
-        self.file = path.open("a", encoding="utf-8")
+    `metrics.jsonl` holds the rows of training, `histograms.jsonl` their histograms, and `evaluations.jsonl` the rows of
+    evaluation. Whatever another sink is to hold can be made from them again.
 
-    def _drop_after(self, step: int) -> None:
-        """Forget what a killed run wrote after its last checkpoint, and a line cut short; whole or not at all."""
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row["step"] <= step:
-                kept.append(line + "\n")
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+    Args:
+        resume_step: the step of the checkpoint that a resumed run starts from: what a killed run wrote after it is
+            forgotten.
+        finished: the checkpoint is that of the end, so that the last evaluation will be written again.
+    """
 
-    def log(self, member: int, row: Mapping[str, float], histograms: Mapping[str, np.ndarray]) -> None:
-        finite = {
-            name: value if not isinstance(value, float) or math.isfinite(value) else None for name, value in row.items()
-        }
-        self.file.write(json.dumps({"seed": self.seeds[member], **finite}) + "\n")
+    def __init__(
+        self, folder: Path, seeds: Sequence[int], *, resume_step: int | None = None, finished: bool = False
+    ) -> None:
+        self.seeds = seeds
+        self.paths = {name: folder / f"{name}.jsonl" for name in ("metrics", "histograms", "evaluations")}
+        if resume_step is not None:
+            for name, path in self.paths.items():
+                if path.exists():
+                    drop_rows_after(path, resume_step - (finished and name == "evaluations"))
+        self.opened = {name: path.open("a", encoding="utf-8") for name, path in self.paths.items()}
+
+    def log(self, member: int, row: Row, histograms: Counts) -> None:
+        self._write("metrics", member, row)
+        if histograms:
+            self._write("histograms", member, {"step": row["step"], **histograms})
+
+    def log_evaluation(self, member: int, row: Row) -> None:
+        self._write("evaluations", member, row)
+
+    def _write(self, name: str, member: int, row: Mapping[str, Any]) -> None:
+        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+        self.opened[name].write(json.dumps({"seed": self.seeds[member], **finite}) + "\n")
 
     def flush(self) -> None:
-        self.file.flush()
+        for file in self.opened.values():
+            file.flush()
 
     def summarise(self, member: int, summary: Mapping[str, Any]) -> None:
         """The summary has a file of its own, `results.json`."""
 
-    def image(self, name: str, path: Path) -> None:
-        """The picture lies in the folder already."""
+    def files(self, kind: str, paths: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+        """They lie in the folder already."""
 
     def close(self, *, failed: bool) -> None:
-        self.file.close()
+        for file in self.opened.values():
+            file.close()
+
+
+class Sinks:
+    """Several sinks as one; the first is the JSON lines."""
+
+    def __init__(self, lines: JsonLines, *others: Sink) -> None:
+        self.all: tuple[Sink, ...] = (lines, *others)
+
+    def log(self, member: int, row: Row, histograms: Counts) -> None:
+        for sink in self.all:
+            sink.log(member, row, histograms)
+
+    def log_evaluation(self, member: int, row: Row) -> None:
+        for sink in self.all:
+            sink.log_evaluation(member, row)
+
+    def summarise(self, member: int, summary: Mapping[str, Any]) -> None:
+        for sink in self.all:
+            sink.summarise(member, summary)
+
+    def files(self, kind: str, paths: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+        for sink in self.all:
+            sink.files(kind, paths, metadata)
+
+    def flush(self) -> None:
+        for sink in self.all:
+            sink.flush()
+
+    def close(self, *, failed: bool) -> None:
+        for sink in self.all:
+            sink.close(failed=failed)
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Forget the rows of later steps, and a line cut short; whole or not at all."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines; none where there is no such file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_history(folder: Path, seeds: Sequence[int]) -> list[tuple[int, dict[str, Any], dict[str, list[int]]]]:
+    """Return what the JSON lines of a run hold as (member, row, histograms), in the order of steps."""
+    members = {seed: member for member, seed in enumerate(seeds)}
+    rows = read_rows(folder / "metrics.jsonl")
+    counted = {(row.pop("seed"), row.pop("step")): row for row in read_rows(folder / "histograms.jsonl")}
+    history = [(row, counted.get((row["seed"], row["step"]), {})) for row in rows]
+    history += [(row, {}) for row in read_rows(folder / "evaluations.jsonl")]
+    history.sort(key=lambda entry: entry[0]["step"])
+    return [(members[row.pop("seed")], row, histograms) for row, histograms in history]
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, np.ndarray]]:
@@ -81,3 +173,30 @@ def read_metrics(path: Path) -> dict[int, dict[str, np.ndarray]]:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def action_histograms(probs: Float[np.ndarray, "member batch group choice"]) -> list[dict[str, list[int]]]:
+    """Return, for each member, how probable each choice was over a minibatch: `MOST_HISTOGRAMS` choices at the most."""
+    members, batch, groups, choices = probs.shape
+    flat = probs.reshape(members, batch, groups * choices)[..., :MOST_HISTOGRAMS]
+    names = [f"{index}" if groups == 1 else f"{index // choices}.{index % choices}" for index in range(flat.shape[2])]
+    counts = count_bins(flat)
+    return [
+        {f"policy/probs/{name}": row.tolist() for name, row in zip(names, counts[member], strict=True) if row.any()}
+        for member in range(members)
+    ]
+
+
+def count_bins(values: Float[np.ndarray, "member batch column"]) -> Int[np.ndarray, "member column bin"]:
+    """Return how many of the values in [0, 1] lie in each of `NUM_BINS` bins, all in one pass; NaN lies in none."""
+    members, _, columns = values.shape
+    known = ~np.isnan(values)
+    bins = np.clip(np.where(known, values * NUM_BINS, 0).astype(np.int64), 0, NUM_BINS - 1)
+    which = np.arange(members)[:, None, None] * columns + np.arange(columns)
+    counts = np.bincount((which * NUM_BINS + bins)[known], minlength=members * columns * NUM_BINS)
+    return counts.reshape(members, columns, NUM_BINS)
+
+
+def is_media(value: Any) -> bool:
+    """True of the name of a picture or video."""
+    return isinstance(value, str) and value.endswith(MEDIA)

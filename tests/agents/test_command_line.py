@@ -168,7 +168,8 @@ def test_a_run_leaves_what_it_says(tmp_path, capsys):
     assert status == 0
     assert "solved at step" in said.out
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "results.json", "learning_curve.png", "checkpoints"}
+    lines = {f"{name}.jsonl" for name in ("metrics", "histograms", "evaluations")}
+    assert names == {"README.md", "config.json", "results.json", "learning_curve.png", "checkpoints"} | lines
     metrics = pandas.read_json(tmp_path / "run" / "metrics.jsonl", lines=True)
     assert set(metrics.seed) == {4, 2}
     for column in ("train/return", "policy/entropy", "policy/temperature", "gradient/norm", "time/seconds"):
@@ -185,6 +186,6 @@ def test_the_same_seed_gives_the_same_curve_twice(tmp_path, capsys):
     for name in ("one", "two"):
         run(tmp_path / name, "--total-steps", "2048", "--log-interval", "1", capsys=capsys)
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        curves.append([{k: v for k, v in row.items() if k != "time/seconds"} for row in rows])
+        curves.append([{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows])
     assert curves[0] == curves[1]
     assert len(curves[0]) == 64

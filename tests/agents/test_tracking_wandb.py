@@ -1,132 +1,487 @@
 """Weights & Biases, offline: what `wandb leet` reads back, and that it can break without stopping the training."""
 
+import functools
 import json
+import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.command_line import main
-from gumbelrl.agents.tracking_wandb import WandbSink
+from gumbelrl.agents.tracking import read_rows
+from gumbelrl.agents.tracking_wandb import RunLabel, WandbSink
 
-TINY = [
-    "--num-envs",
-    "4",
-    "--rollout-steps",
-    "8",
-    "--epochs",
-    "1",
-    "--minibatches",
-    "1",
-    "--hidden",
-    "8",
-    "--evaluation-episodes",
-    "2",
-]
+TRAIN = Path(__file__).parents[2] / "train.py"
+COMMON = ["--evaluation-episodes", "2"]
+TINY = [*COMMON, "--num-envs", "4", "--rollout-steps", "8", "--epochs", "1", "--minibatches", "1", "--hidden", "8"]
+SMALL = [*COMMON, "--num-envs", "8", "--rollout-steps", "16", "--epochs", "2", "--minibatches", "2", "--hidden", "16"]
 WANDB = shutil.which("wandb", path=str(Path(sys.executable).parent)) or shutil.which("wandb")
+PROMISED = {
+    "train": {"return", "length", "episodes", "critic_loss", "value"},
+    "gradient": {"norm", "bias", "variance", "cosine"},
+    "policy": {"entropy", "kl", "temperature", "soft_hard_gap"},
+    "time": {"seconds", "steps_per_second"},
+    "eval": {"sampled_return", "sampled_return_std", "greedy_return", "greedy_return_std"},
+}
 
 
+@functools.cache  # of finished runs
 def inspect(run, *options):
     command = [WANDB, "leet", "inspect", *options, "--json", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def summary(run):
+    return json.loads(inspect(run, "--summary"))
+
+
+def records(run, kind):
+    return [record[kind] for line in inspect(run).splitlines() if (record := json.loads(line))["type"] == kind]
+
+
+def history(run):
+    """Step -> the row there; a step that comes twice is an error."""
+    rows = [record["item"] for record in records(run, "history")]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps)), "a step out of order, or twice"
+    assert [row["_step"] for row in rows] == steps
+    return dict(zip(steps, rows, strict=True))
+
+
+def offline_runs(folder):
+    """Run id -> folders of its offline logs."""
+    found = {}
+    for path in sorted((folder / "wandb").glob("offline-run-*")):
+        found.setdefault(path.name.rpartition("-")[2], []).append(path)
+    return found
+
+
+def label(run_id="id000001", **options):
+    options = {"project": "p", "group": "g", "job_type": "train", "name": "n", "config": {}} | options
+    return RunLabel(run_id=run_id, **options)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracked") / "run"
-    words = ["--seeds", "5", "6", "--total-steps", "256", "--log-interval", "32", "--track", "offline"]
-    assert main([*TINY, *words, "--output", str(folder)]) == 0
+    words = ["--seeds", "5", "6", "--total-steps", "256", "--log-interval", "32", "--evaluation-interval", "96"]
+    words += ["--video", "--tags", "mine", "--notes", "why", "--project", "elsewhere", "--diagnostics-interval", "1"]
+    assert main([*TINY, *words, "--track", "offline", "--output", str(folder)]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def runs(folder):
-    found = [path for path in (folder / "wandb").iterdir() if path.name.startswith("offline-run-")]
-    summaries = [(json.loads(inspect(path, "--summary")), path) for path in found]
-    return {summary["config"]["seed"]: (summary, path) for summary, path in summaries}
+    """Seed -> (summary, folder of the log)."""
+    found = [(summary(paths[0]), paths[0]) for paths in offline_runs(folder).values()]
+    return {each["config"]["seed"]: (each, path) for each, path in found}
 
 
-def test_each_member_is_a_finished_run_with_its_config(folder, runs):
+def test_each_member_is_a_finished_run_of_one_group(folder, runs):
     assert runs.keys() == {5, 6}
-    for seed, (summary, _) in runs.items():
-        assert summary["state"] == "finished"
-        assert summary["exit_code"] == 0
-        assert summary["name"] == f"CartPole-v1-actor-critic-gumbel-seed{seed}"
-        config = summary["config"]
+    for seed, (found, path) in runs.items():
+        assert (found["state"], found["exit_code"]) == ("finished", 0)
+        assert found["name"] == f"CartPole-v1-actor-critic-gumbel-seed{seed}"
+        assert (found["project"], found["notes"]) == ("elsewhere", "why")
+        assert set(found["tags"]) == {"CartPole-v1", "actor-critic", "gumbel", "linear", "mine"}
+        config = found["config"]
         assert (config["env"], config["policy"], config["critic"]) == ("CartPole-v1", "gumbel", "linear")
         assert config["agent_config"]["hidden"] == [8]
         assert config["seeds"] == [5, 6]
+        (run,) = records(path, "run")
+        assert (run["run_group"], run["job_type"]) == ("CartPole-v1-actor-critic-gumbel-run", "train")
 
 
-def test_the_summary_holds_the_evaluation_and_the_last_of_every_curve(folder, runs):
+def test_every_promised_key_is_there_at_its_steps(folder, runs):
+    """The rows of the log are those of the JSON lines, training and evaluation joined by their step."""
+    trained, evaluated = read_rows(folder / "metrics.jsonl"), read_rows(folder / "evaluations.jsonl")
+    assert [row["step"] for row in trained if row["seed"] == 6] == list(range(32, 257, 32))
+    assert [row["step"] for row in evaluated if row["seed"] == 6] == [96, 192, 256]
+    for seed, (_, path) in runs.items():
+        found = history(path)
+        assert list(found) == list(range(32, 257, 32))
+        for row in (row for row in [*trained, *evaluated] if row["seed"] == seed):
+            for name, value in row.items():
+                if name != "seed" and not isinstance(value, str):
+                    number = math.nan if value is None else value
+                    assert float(found[row["step"]][name]) == pytest.approx(number, nan_ok=True), name
+        ends = {name for row in found.values() for name in row}
+        for prefix, names in PROMISED.items():
+            assert {f"{prefix}/{name}" for name in names} <= ends
+
+
+def test_environment_steps_are_the_horizontal_axis(runs):
+    defined = {m.get("name") or m["glob_name"]: m.get("step_metric") for m in records(runs[5][1], "metric")}
+    assert defined.pop("step") is None
+    assert defined == {f"{prefix}/*": "step" for prefix in PROMISED}
+
+
+def test_histograms_and_media_are_there(folder, runs):
+    counted = {row["step"]: row for row in read_rows(folder / "histograms.jsonl") if row["seed"] == 6}
+    for step, row in history(runs[6][1]).items():
+        assert row["policy/probs/0._type"] == "histogram"
+        assert row["policy/probs/0.values"] == counted[step]["policy/probs/0"]
+        assert len(row["policy/probs/0.bins"]) == 33
+    path = runs[5][1]
+    rows = history(path)
+    media = {name: row[name] for row in rows.values() for name in row if name.endswith("_type")}
+    assert media["eval/video._type"] == "video-file"
+    assert media["eval/learning_curve._type"] == "image-file"
+    for step in (96, 192, 256):
+        video = path / "files" / rows[step]["eval/video.path"]
+        ours = folder / next(r["eval/video"] for r in read_rows(folder / "evaluations.jsonl") if r["step"] == step)
+        assert video.read_bytes() == ours.read_bytes()
+
+
+def test_config_checkpoint_and_report_are_artifacts_whose_files_are_there(folder, runs):
+    found = {artifact["type"]: artifact for artifact in records(runs[5][1], "artifact")}
+    assert found.keys() == {"config", "model", "report"}
+    held = {kind: {item["path"] for item in a["manifest"]["contents"]} for kind, a in found.items()}
+    assert held["config"] == {"config.json"}
+    assert held["model"] == {"checkpoint.json", "tensors.safetensors"}
+    assert held["report"] == {"results.json", "learning_curve.png", "README.md"}
+    for artifact in found.values():
+        for item in artifact["manifest"]["contents"]:
+            assert Path(item["local_path"]).is_absolute()
+            assert Path(item["local_path"]).is_relative_to(folder.resolve())
+            assert Path(item["local_path"]).stat().st_size == int(item["size"])
+    assert set(found["model"]["aliases"]) == {"latest", "step-256"}
+    assert records(runs[6][1], "artifact") == []  # the members share their files
+
+
+def test_the_summary_holds_the_evaluation_and_the_mean_over_members(folder, runs):
     members = json.loads((folder / "results.json").read_text())["members"]
+    mean = sum(member["eval/sampled_return"] for member in members) / 2
     for member in members:
-        summary = runs[member["seed"]][0]["summary"]
-        assert summary["eval/greedy_return"] == pytest.approx(member["eval/greedy_return"])
-        assert summary["eval/sampled_return"] == pytest.approx(member["eval/sampled_return"])
-        for name in ("train/return", "train/critic_loss", "policy/entropy", "policy/temperature", "policy/kl"):
-            assert name in summary
-        assert summary["gradient/norm"] > 0
+        found = runs[member["seed"]][0]["summary"]
+        assert found["eval/greedy_return"] == pytest.approx(member["eval/greedy_return"])
+        assert found["eval/sampled_return"] == pytest.approx(member["eval/sampled_return"])
+        assert found["eval/sampled_return_mean"] == pytest.approx(mean)
+        assert found["gradient/norm"] > 0
 
 
-def test_the_curves_are_those_of_the_metrics_file_with_histograms(folder, runs):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    mine = [row for row in rows if row["seed"] == 6]
-    records = [json.loads(line) for line in inspect(runs[6][1]).splitlines()]
-    text = json.dumps(records)
-    assert text.count("policy/probs/0") >= len(mine)
-    history = [record for record in records if record.get("type") == "history"]
-    assert len(history) >= len(mine) == 8
-    found = json.dumps(history)
-    assert '"histogram' in found
-    for row in mine:
-        assert f"{row['policy/entropy']:.6g}"[:7] in found
-    assert "learning_curve" in json.dumps(runs[5][0]) or "learning_curve" in inspect(runs[5][1])
+def test_an_evaluation_is_a_run_of_its_own_in_the_same_group(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("wandb"))
+    words = ["--evaluate", str(tmp_path / "run"), "--episodes", "2", "--video", "--track", "offline"]
+    assert main(words) == 0
+    found = [paths[0] for paths in offline_runs(tmp_path / "run").values()]
+    named = {summary(path)["name"]: path for path in found}
+    assert named.keys() == {f"CartPole-v1-actor-critic-gumbel-seed{seed}-evaluate" for seed in (5, 6)}
+    path = named["CartPole-v1-actor-critic-gumbel-seed5-evaluate"]
+    (run,) = records(path, "run")
+    assert (run["run_group"], run["job_type"]) == ("CartPole-v1-actor-critic-gumbel-run", "evaluate")
+    rows = history(path)
+    assert list(rows) == [256]
+    assert rows[256]["eval/greedy_video._type"] == "video-file"
+    members = json.loads((folder / "results.json").read_text())["members"]
+    assert float(rows[256]["eval/greedy_return"]) == pytest.approx(members[0]["eval/greedy_return"])
 
 
-def test_a_broken_wandb_is_a_warning_and_training_goes_on(tmp_path, capsys, monkeypatch):
+# Going on ------------------------------------------------------------------------------------------------------------
+
+
+def start(*words):
+    # Not this process's wandb service: it would outlive the one that is killed.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    command = [sys.executable, str(TRAIN), *map(str, words)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_is_one_run_without_gap_or_repetition(tmp_path):
+    """Rows that the killed process wrote after its last checkpoint are in no log twice."""
+    folder = tmp_path / "run"
+    words = ["--seeds", "0", "1", "--total-steps", "8000", "--checkpoint-interval", "1000", "--log-interval", "640"]
+    process = start(*SMALL, *words, "--evaluation-interval", "1500", "--track", "offline", "--output", folder)
+    store, deadline = CheckpointStore(folder / "checkpoints"), time.monotonic() + 90
+    while len(store.steps()) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "results.json").exists()
+    ids = json.loads((store.folder(store.steps()[-1]) / "checkpoint.json").read_text())["metadata"]["run_ids"]
+    assert main(["--resume", str(folder)]) == 0
+
+    assert set(offline_runs(folder)) == set(ids)
+    for seed, run_id in enumerate(ids):
+        (path,) = offline_runs(folder)[run_id]  # what the killed process left is replaced
+        assert summary(path)["state"] == "finished"
+        found = history(path)
+        rows = [row for row in read_rows(folder / "metrics.jsonl") if row["seed"] == seed]
+        assert [row["step"] for row in rows] == [*range(128, 8064, 640), 8064]
+        assert set(found) >= {row["step"] for row in rows}
+        for row in rows:
+            assert float(found[row["step"]]["policy/entropy"]) == pytest.approx(row["policy/entropy"])
+            assert found[row["step"]]["policy/probs/1._type"] == "histogram"
+        evaluated = [row["step"] for row in read_rows(folder / "evaluations.jsonl") if row["seed"] == seed]
+        assert evaluated == sorted(set(evaluated))
+        assert evaluated[-1] == 8064
+        assert [step for step, row in found.items() if "eval/greedy_return" in row] == evaluated
+
+
+class FakeRun:
+    """A run that a server knows up to a step."""
+
+    offline = False
+    id = "id000001"
+
+    def __init__(self, starting_step):
+        self.starting_step, self.rows, self.used, self.logged = starting_step, [], [], []
+
+    def define_metric(self, *args, **kwargs): ...
+
+    def log(self, data, *, step):
+        self.rows.append((step, data))
+
+    def use_artifact(self, artifact):
+        self.used.append(artifact)
+
+    def log_artifact(self, artifact, *, aliases):
+        self.logged.append((artifact.type, aliases))
+
+    def finish(self, *, exit_code):
+        self.exit_code = exit_code
+
+
+def test_online_what_the_server_has_is_not_sent_twice_and_what_it_lacks_is(tmp_path, monkeypatch):
+    import wandb
+
+    run, asked = FakeRun(starting_step=201), {}
+    monkeypatch.setattr(wandb, "login", lambda **options: True)
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or run)
+    past = [(0, {"step": step, "a": 1.0}, {}) for step in (100, 200, 300)]
+    sink = WandbSink(tmp_path, mode="online", labels=[label()], history=past)
+    for step in (400, 500):
+        sink.log(0, {"step": step, "a": 2.0}, {})
+    (tmp_path / "config.json").write_text("{}")
+    sink.files("config", [tmp_path / "config.json"], {})
+    sink.files("model", [tmp_path / "config.json"], {"step": 500})
+    sink.close(failed=True)
+    assert (asked["mode"], asked["resume"], asked["id"]) == ("online", "allow", "id000001")
+    assert [step for step, _ in run.rows] == [300, 400, 500]
+    assert [artifact.type for artifact in run.used] == ["config"]  # lineage: config -> run -> model
+    assert run.logged == [("model", ["latest", "step-500"])]
+    assert run.exit_code == 1
+
+
+def test_an_offline_log_replaces_what_a_server_has(tmp_path, monkeypatch):
+    import wandb
+
+    asked = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or FakeRun(0))
+    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
+    WandbSink(tmp_path, mode="offline", labels=[label()]).close(failed=False)
+    assert (asked["mode"], asked["resume"]) == ("offline", None)
+
+
+# Going wrong ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_fails_is_marked_so_with_its_last_metrics(tmp_path, capsys, monkeypatch):
+    from gumbelrl.agents.experiment import Experiment
+
+    def fail(self):
+        raise ArithmeticError("boom")
+
+    monkeypatch.setattr(Experiment, "save", fail)
+    folder = tmp_path / "run"
+    words = ["--total-steps", "640", "--log-interval", "32", "--checkpoint-interval", "320", "--track", "offline"]
+    with pytest.raises(ArithmeticError, match="boom"):
+        main([*TINY, *words, "--output", str(folder)])
+    ((path,),) = offline_runs(folder).values()
+    found = summary(path)
+    assert (found["state"], found["exit_code"]) == ("failed", 1)
+    assert found["summary"]["step"] == 320
+    assert found["summary"]["gradient/norm"] > 0
+
+
+def check_complete(folder, steps=(32, 64)):
+    assert [row["step"] for row in read_rows(folder / "metrics.jsonl")] == list(steps)
+    assert (folder / "results.json").exists()
+
+
+def train(folder, *words):
+    return main([*TINY, "--total-steps", "64", "--log-interval", "32", "--output", str(folder), *words])
+
+
+def test_no_wandb_is_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.warns(UserWarning, match=r"W&B stopped \(ModuleNotFoundError") as told:
+        assert train(tmp_path / "run", "--track", "offline") == 0
+    assert len(told) == 1
+    check_complete(tmp_path / "run")
+
+
+def test_no_permission_to_write_is_one_warning(tmp_path, monkeypatch):
+    """A file stands where the folder would be: root, as which tests may run, may write anywhere else."""
+    from gumbelrl.agents.experiment import Experiment
+
+    folder = tmp_path / "run"
+    original = Experiment._open_sinks
+
+    def obstruct(self):
+        (self.folder / "wandb").write_text("in the way")
+        original(self)
+
+    monkeypatch.setattr(Experiment, "_open_sinks", obstruct)
+    with pytest.warns(UserWarning, match=r"W&B stopped \(.*Error") as told:
+        assert train(folder, "--track", "offline") == 0
+    assert len(told) == 1
+    check_complete(folder)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_warning(tmp_path):
+    """`wandb/` on a file system of its own, with 8 KiB above what is kept free."""
+    folder = tmp_path / "run"
+    words = [*TINY, "--total-steps", "512", "--log-interval", "32", "--output", folder, "--track", "offline"]
+    code = (
+        "import subprocess, sys\n"
+        "from gumbelrl.agents.command_line import main\n"
+        "from gumbelrl.agents.experiment import Experiment\n"
+        "original = Experiment._open_sinks\n"
+        "def small(self):\n"
+        "    place = self.folder / 'wandb'\n"
+        "    place.mkdir()\n"
+        "    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1032k', 'tmpfs', str(place)], check=True)\n"
+        "    original(self)\n"
+        "Experiment._open_sinks = small\n"
+        f"sys.exit(main({[str(word) for word in words]}))\n"
+    )
+    # In a mount namespace of its own, which ends with the process.
+    able = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
+    if able.returncode:
+        pytest.skip("needs the right to mount")
+    done = subprocess.run(["unshare", "-m", sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("W&B stopped (OSError: [Errno 28] No space left on device") == 1
+    assert "Traceback" not in done.stderr
+    check_complete(folder, range(32, 513, 32))
+
+
+def children(parent):
+    """Return the process ids below one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find wandb's process")
+def test_a_killed_service_is_one_warning(tmp_path):
+    folder = tmp_path / "run"
+    words = ["--total-steps", "20000", "--log-interval", "512", "--track", "offline", "--output", folder]
+    process = start(*SMALL, *words)
+    deadline = time.monotonic() + 90
+    while not (services := children(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for service in services:
+        os.kill(service, signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert errors.count("W&B stopped (") == 1
+    assert "Traceback" not in errors
+    assert "solved at step" in output
+    check_complete(folder, [*range(128, 20_096, 512), 20_096])
+
+
+def test_an_error_while_logging_is_one_warning(tmp_path, monkeypatch):
     import wandb
 
     def refuse(*args, **kwargs):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.warns(UserWarning, match=r"W&B stopped \(OSError: no space left on device\); metrics.jsonl stays"):
-        status = main([*TINY, "--total-steps", "64", "--track", "offline", "--output", str(tmp_path / "run")])
-    assert status == 0
-    assert (tmp_path / "run" / "results.json").exists()
+    with pytest.warns(UserWarning, match=r"W&B stopped \(OSError: no space left on device\); metrics.jsonl") as told:
+        assert train(tmp_path / "run", "--track", "offline") == 0
+    assert len(told) == 1
+    check_complete(tmp_path / "run")
 
 
 def test_a_hanging_wandb_is_given_up(tmp_path, monkeypatch):
-    import threading
-
     import wandb
 
     monkeypatch.setattr("gumbelrl.agents.tracking_wandb.CLOSE_TIMEOUT_S", 0.1)
     release = threading.Event()
     monkeypatch.setattr(wandb, "init", lambda **options: release.wait(10) and None)
-    sink = WandbSink(
-        tmp_path, mode="offline", project="p", group="g", names=["n"], run_ids=["i"], configs=[{}], tags=[]
-    )
+    sink = WandbSink(tmp_path, mode="offline", labels=[label()])
     with pytest.warns(UserWarning, match="did not finish"):
         sink.close(failed=False)
     release.set()  # the thread then finds no run, which is its own affair
     sink.thread.join(10)
 
 
+@pytest.mark.parametrize("fault", ["no key", "no answer"])
+def test_what_cannot_be_online_is_kept_offline(tmp_path, monkeypatch, fault):
+    import wandb
+
+    asked, run = [], FakeRun(0)
+
+    def init(**options):
+        asked.append(options["mode"])
+        if options["mode"] == "online":
+            raise wandb.errors.CommError("no route to host")
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "login", lambda **options: fault != "no key")
+    monkeypatch.setattr(wandb, "teardown", lambda **options: None)
+    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
+    sink = WandbSink(tmp_path, mode="online", labels=[label()])
+    sink.jobs.put(lambda: sink._write(0, {"step": 1}, {}))
+    with pytest.warns(UserWarning, match=r"W&B is not reached \(.*wandb sync") as told:
+        sink.close(failed=False)
+    assert len(told) == 1
+    assert asked == {"no key": ["offline"], "no answer": ["online", "offline"]}[fault]
+    assert [step for step, _ in run.rows] == [1]
+
+
 @pytest.mark.parametrize(
     ("variable", "key", "mode"), [(None, False, "offline"), (None, True, "online"), ("offline", True, "offline")]
 )
-def test_auto_is_online_only_for_who_is_logged_in(monkeypatch, variable, key, mode):
+def test_auto_is_online_only_for_who_is_logged_in(tmp_path, monkeypatch, variable, key, mode):
     import wandb
-
-    from gumbelrl.agents.tracking_wandb import _choose_mode
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
     monkeypatch.setattr(wandb, "login", lambda *, prompt, verify: key and not prompt and not verify)
-    assert _choose_mode(wandb) == mode
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options["mode"]) or FakeRun(0))
+    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
+    WandbSink(tmp_path, mode="auto", labels=[label()]).close(failed=False)
+    assert asked == [mode]
+
+
+def test_wandb_agent_decides_the_first_run(monkeypatch):
+    from gumbelrl.agents.sinks import new_run_ids
+
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    assert "given" not in new_run_ids(2)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    ids = new_run_ids(2)
+    assert ids[0] == "given"
+    assert len(set(ids)) == 2

@@ -1,0 +1,74 @@
+"""The sinks of a run, from its configuration."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+import gumbelrl
+from gumbelrl.agents.tracking import JsonLines, Sink, Sinks, read_history
+
+if TYPE_CHECKING:
+    from gumbelrl.agents.experiment import RunConfig
+    from gumbelrl.agents.tracking_wandb import RunLabel
+
+
+def open_sinks(
+    folder: Path, config: RunConfig, run_ids: Sequence[str], *, resume_step: int | None, finished: bool
+) -> Sinks:
+    """Return the JSON lines and what was asked for beside them.
+
+    Args:
+        folder: the run's.
+        run_ids: W&B's, one a member.
+        resume_step: the step of the checkpoint that a resumed run starts from.
+        finished: that checkpoint is the end's.
+    """
+    others: list[Sink] = []
+    if config.tensorboard:  # first, since it may be missing
+        from gumbelrl.agents.tracking_tensorboard import TensorBoardSink
+
+        others.append(TensorBoardSink(folder, config.seeds, resume_step=resume_step))
+    lines = JsonLines(folder, config.seeds, resume_step=resume_step, finished=finished)
+    if config.track != "off":
+        from gumbelrl.agents.tracking_wandb import WandbSink
+
+        history = [] if resume_step is None else read_history(folder, config.seeds)
+        labels = run_labels(folder, config, run_ids)
+        others.append(WandbSink(folder, mode=config.track, labels=labels, history=history))
+    return Sinks(lines, *others)
+
+
+def run_labels(folder: Path, config: RunConfig, run_ids: Sequence[str], *, job_type: str = "train") -> list[RunLabel]:
+    """Return what W&B is told of each member: its group folds the seeds of one run together."""
+    from gumbelrl.agents.tracking_wandb import RunLabel
+
+    base = f"{config.env}-{config.agent}-{config.policy}"
+    versions = {"gumbelrl": gumbelrl.__version__, "torch": torch.__version__}
+    suffix = "" if job_type == "train" else f"-{job_type}"
+    return [
+        RunLabel(
+            project=config.project,
+            group=f"{base}-{folder.resolve().name}",
+            job_type=job_type,
+            name=f"{base}-seed{seed}{suffix}",
+            run_id=run_id,
+            config={**config.to_json(), **versions, "seed": seed},
+            tags=list(dict.fromkeys([config.env, config.agent, config.policy, config.critic, *config.tags])),
+            notes=config.notes,
+        )
+        for seed, run_id in zip(config.seeds, run_ids, strict=True)
+    ]
+
+
+def new_run_ids(count: int) -> list[str]:
+    """Return an id for each member's W&B run; the first is the one that `wandb agent` has given out, if it has."""
+    ids = [uuid.uuid4().hex[:8] for _ in range(count)]
+    if os.environ.get("WANDB_SWEEP_ID") and (given := os.environ.get("WANDB_RUN_ID")):
+        ids[0] = given
+    return ids
