@@ -234,7 +234,7 @@ def _other_work(options: Options[Any], words: Sequence[str]) -> int | None:
             options.evaluate, episodes=options.evaluation_episodes, video=options.video, track=options.track
         )
     if options.sweep is not None:
-        from gumbelrl.agents.sweep import run_sweep
+        from gumbelrl.agents.sweep.local import run_sweep
 
         return run_sweep(options.sweep, build=requested_runs, words=words, folder=options.output, count=options.count)
     return None

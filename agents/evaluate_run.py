@@ -12,7 +12,7 @@ from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.evaluation import KINDS, evaluate_both
 from gumbelrl.agents.experiment import Experiment, load_experiment, write_whole
 from gumbelrl.agents.progress import format_return, format_spread
-from gumbelrl.agents.sinks import new_run_ids, run_labels
+from gumbelrl.agents.tracking.sinks import new_run_ids, run_labels
 from gumbelrl.agents.videos import record_video
 
 
@@ -84,7 +84,7 @@ def _record(experiment: Experiment) -> dict[str, str]:
 
 def _track(experiment: Experiment, results: dict[str, Any], *, mode: str) -> None:
     """Make W&B runs of the job type `evaluate`, in the group of the training's; online, they use its checkpoint."""
-    from gumbelrl.agents.tracking_wandb import WandbSink
+    from gumbelrl.agents.tracking.wandb_runs import WandbSink
 
     config = experiment.config
     labels = run_labels(experiment.folder, config, new_run_ids(len(config.seeds)), job_type="evaluate")

@@ -33,8 +33,8 @@ from gumbelrl.agents.model_card import model_card
 from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.progress import Progress, format_seconds, format_spread
 from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
-from gumbelrl.agents.sinks import new_run_ids, open_sinks
-from gumbelrl.agents.tracking import Sinks, action_histograms, read_metrics
+from gumbelrl.agents.tracking.base import Sinks, action_histograms, read_metrics
+from gumbelrl.agents.tracking.sinks import new_run_ids, open_sinks
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature

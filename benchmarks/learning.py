@@ -26,7 +26,7 @@ from scipy import stats
 
 from gumbelrl.agents import CRITICS
 from gumbelrl.agents.experiment import Experiment, RunConfig
-from gumbelrl.agents.tracking import read_metrics
+from gumbelrl.agents.tracking.base import read_metrics
 from gumbelrl.policies import ESTIMATORS
 
 RESULTS = Path(__file__).parent / "results"

@@ -41,9 +41,9 @@ def test_imports_run_one_way(path):
     ("library", "file"),
     [
         ("stable_baselines3", "sb3.py"),
-        ("wandb", "tracking_wandb.py"),
+        ("wandb", "wandb_runs.py"),
         ("wandb_workspaces", "dashboard.py"),
-        ("tensorboard", "tracking_tensorboard.py"),
+        ("tensorboard", "tensorboard.py"),
         ("av", "videos.py"),
         ("matplotlib", "plots.py"),
         ("tyro", "command_line.py"),

@@ -14,7 +14,7 @@ import numpy as np
 from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.registry import NO_ESTIMATOR
-from gumbelrl.agents.tracking import read_metrics
+from gumbelrl.agents.tracking.base import read_metrics
 
 FAILURE = "failure.json"
 ESSENTIAL = ("env", "agent", "policy", "critic", "seeds")  # what makes a config.json that of a run

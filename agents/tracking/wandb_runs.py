@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gumbelrl.agents.tracking import NUM_BINS, Counts, Row, is_media
+from gumbelrl.agents.tracking.base import NUM_BINS, Counts, Row, is_media
 
 CLOSE_TIMEOUT_S = 60.0
 PATIENCE_S = 1.0  # beyond this, waiting is told

@@ -10,7 +10,7 @@ import yaml
 
 from gumbelrl.agents.command_line import main
 from gumbelrl.agents.model_card import front_matter
-from gumbelrl.agents.tracking import (
+from gumbelrl.agents.tracking.base import (
     NUM_BINS,
     JsonLines,
     action_histograms,
@@ -115,7 +115,7 @@ def test_tensorboard_holds_the_curves_and_histograms_of_the_json_lines(folder):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_forgets_what_a_killed_run_wrote_after_its_checkpoint(tmp_path):
-    from gumbelrl.agents.tracking_tensorboard import TensorBoardSink
+    from gumbelrl.agents.tracking.tensorboard import TensorBoardSink
 
     sink = TensorBoardSink(tmp_path, [0])
     for step in (10, 20, 30):

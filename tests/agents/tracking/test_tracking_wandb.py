@@ -16,10 +16,10 @@ import pytest
 
 from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.command_line import main
-from gumbelrl.agents.tracking import read_rows
-from gumbelrl.agents.tracking_wandb import RunLabel, WandbSink
+from gumbelrl.agents.tracking.base import read_rows
+from gumbelrl.agents.tracking.wandb_runs import RunLabel, WandbSink
 
-TRAIN = Path(__file__).parents[2] / "train.py"
+TRAIN = Path(__file__).parents[3] / "train.py"
 COMMON = ["--evaluation-episodes", "2"]
 TINY = [*COMMON, "--num-envs", "4", "--rollout-steps", "8", "--epochs", "1", "--minibatches", "1", "--hidden", "8"]
 SMALL = [*COMMON, "--num-envs", "8", "--rollout-steps", "16", "--epochs", "2", "--minibatches", "2", "--hidden", "16"]
@@ -423,7 +423,7 @@ def test_an_error_while_logging_is_one_warning(tmp_path, monkeypatch):
 def test_a_hanging_wandb_is_given_up(tmp_path, monkeypatch):
     import wandb
 
-    monkeypatch.setattr("gumbelrl.agents.tracking_wandb.CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gumbelrl.agents.tracking.wandb_runs.CLOSE_TIMEOUT_S", 0.1)
     release = threading.Event()
     monkeypatch.setattr(wandb, "init", lambda **options: release.wait(10) and None)
     sink = WandbSink(tmp_path, mode="offline", labels=[label()])
@@ -476,7 +476,7 @@ def test_auto_is_online_only_for_who_is_logged_in(tmp_path, monkeypatch, variabl
 
 
 def test_wandb_agent_decides_the_first_run(monkeypatch):
-    from gumbelrl.agents.sinks import new_run_ids
+    from gumbelrl.agents.tracking.sinks import new_run_ids
 
     monkeypatch.setenv("WANDB_RUN_ID", "given")
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)

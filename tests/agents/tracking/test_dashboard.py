@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from gumbelrl.agents import dashboard
 from gumbelrl.agents.command_line import main
-from gumbelrl.agents.tracking import is_media, read_rows
+from gumbelrl.agents.tracking import dashboard
+from gumbelrl.agents.tracking.base import is_media, read_rows
 
 pytestmark = pytest.mark.skipif(find_spec("wandb_workspaces") is None, reason="needs wandb-workspaces")
 

@@ -1,4 +1,4 @@
-"""Where metrics go: JSON lines always; Weights & Biases and TensorBoard beside them when asked."""
+"""What a sink of metrics is, and the JSON lines that every run writes."""
 
 from __future__ import annotations
 

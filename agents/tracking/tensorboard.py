@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gumbelrl.agents.tracking import NUM_BINS, Counts, Row, is_media
+from gumbelrl.agents.tracking.base import NUM_BINS, Counts, Row, is_media
 
 
 class TensorBoardSink:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 import gumbelrl
-from gumbelrl.agents.tracking import JsonLines, Sink, Sinks, read_history
+from gumbelrl.agents.tracking.base import JsonLines, Sink, Sinks, read_history
 
 if TYPE_CHECKING:
     from gumbelrl.agents.experiment import RunConfig
-    from gumbelrl.agents.tracking_wandb import RunLabel
+    from gumbelrl.agents.tracking.wandb_runs import RunLabel
 
 
 def open_sinks(
@@ -31,12 +31,12 @@ def open_sinks(
     """
     others: list[Sink] = []
     if config.tensorboard:  # first, since it may be missing
-        from gumbelrl.agents.tracking_tensorboard import TensorBoardSink
+        from gumbelrl.agents.tracking.tensorboard import TensorBoardSink
 
         others.append(TensorBoardSink(folder, config.seeds, resume_step=resume_step))
     lines = JsonLines(folder, config.seeds, resume_step=resume_step, finished=finished)
     if config.track != "off":
-        from gumbelrl.agents.tracking_wandb import WandbSink
+        from gumbelrl.agents.tracking.wandb_runs import WandbSink
 
         history = [] if resume_step is None else read_history(folder, config.seeds)
         labels = run_labels(folder, config, run_ids)
@@ -46,7 +46,7 @@ def open_sinks(
 
 def run_labels(folder: Path, config: RunConfig, run_ids: Sequence[str], *, job_type: str = "train") -> list[RunLabel]:
     """Return what W&B is told of each member: its group folds the seeds of one run together."""
-    from gumbelrl.agents.tracking_wandb import RunLabel
+    from gumbelrl.agents.tracking.wandb_runs import RunLabel
 
     base = f"{config.env}-{config.agent}-{config.policy}"
     versions = {"gumbelrl": gumbelrl.__version__, "torch": torch.__version__}

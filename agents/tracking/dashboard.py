@@ -1,4 +1,4 @@
-"""`python -m gumbelrl.agents.dashboard`: the W&B dashboard of a project, made by one command for who is logged in.
+"""`python -m gumbelrl.agents.tracking.dashboard`: a W&B dashboard, made by one command for who is logged in.
 
 Seeds fold into one curve with a band: runs are grouped by their group, and panels follow the runs' table.
 Needs `pip install 'gumbelrl[dashboard]'`. The only importer of wandb_workspaces.
@@ -110,7 +110,7 @@ def _line_plot(panels: Any, title: str, keys: Sequence[str]) -> Any:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Create the dashboard; return the exit status: 0, or 2 where that cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m gumbelrl.agents.dashboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gumbelrl.agents.tracking.dashboard", description=__doc__)
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="user or team; your own by default")
     parser.add_argument("--project", default=NAME, help="the project whose runs are shown")
     parser.add_argument("--name", default=NAME, help="name of the saved view")
@@ -131,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _own_entity() -> str:
-    from gumbelrl.agents.tracking_wandb import default_entity
+    from gumbelrl.agents.tracking.wandb_runs import default_entity
 
     entity = default_entity()
     if entity is None:

@@ -16,7 +16,7 @@ from gumbelrl.agents.compare.runs import Run, read_run
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.experiment import RunConfig, write_whole
 from gumbelrl.agents.progress import format_spread
-from gumbelrl.agents.sweep_file import Sweep, configurations, option_words, read_sweep
+from gumbelrl.agents.sweep.file import Sweep, configurations, option_words, read_sweep
 
 STATE, RANKING = "sweep.json", "ranking.json"
 BuildRuns = Callable[[Sequence[str]], Sequence[RunConfig]]

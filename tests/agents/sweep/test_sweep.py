@@ -10,9 +10,9 @@ import yaml
 
 from gumbelrl.agents.command_line import main, requested_runs
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.sweep_file import configurations, option_words, parse_parameter, parse_sweep, read_sweep
+from gumbelrl.agents.sweep.file import configurations, option_words, parse_parameter, parse_sweep, read_sweep
 
-EXAMPLE = Path(__file__).parents[2] / "sweep.yaml"
+EXAMPLE = Path(__file__).parents[3] / "sweep.yaml"
 METRIC = {"name": "eval/sampled_return_mean", "goal": "maximize"}
 TINY = ["--num-envs", "2", "--rollout-steps", "4", "--epochs", "1", "--minibatches", "1", "--hidden", "4"]
 TINY += ["--total-steps", "8", "--evaluation-episodes", "1", "--track", "off", "--env", "gumbelrl/Bandit-v0"]

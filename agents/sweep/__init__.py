@@ -1,0 +1,1 @@
+"""Sweeps: W&B's file format, searched on this machine."""
