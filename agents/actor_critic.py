@@ -26,9 +26,12 @@ from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import FlatParameters
+from gumbelrl.agents.normalisation import ObservationNormaliser
+from gumbelrl.agents.perception import Perception
+from gumbelrl.agents.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.agents.torsos import TORSOS, make_torso
+from gumbelrl.agents.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -56,7 +59,14 @@ class ActorCriticConfig:
         coefficient_rate: step of the entropy and divergence coefficients, in nats an update.
         max_grad_norm: gradients of each member are scaled down to this norm.
         hidden: units of each hidden layer, of actor and critic.
-        torso: `mlp`, or `pointer`, which scores each item of an observation of items by the same weights.
+        torso: `mlp`; `conv` for images; `pointer`, which scores each item of an observation of items by the same
+            weights; `recurrent`, which remembers; `auto` is conv where observations are images, mlp elsewhere.
+        normalise_observations: give observations mean 0 and variance 1, by the statistics of each member's own.
+        gate: of a recurrent torso: `sigmoid`, or discrete, as `gumbelrl.policies.gates` has them.
+        gate_temperature: of the backward pass of `gumbel` gates.
+        memory_size: units of a recurrent torso.
+        memory_horizon: steps that its units keep a value, at most, before they have learned to; for discrete gates
+            much longer than the delays to be bridged.
         baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
         num_samples: of the estimator, for each state; its own default if not given.
         diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
@@ -77,7 +87,12 @@ class ActorCriticConfig:
     coefficient_rate: float = 0.02
     max_grad_norm: float = 1.0
     hidden: tuple[int, ...] = (64, 64)
-    torso: Literal["mlp", "pointer"] = "mlp"
+    torso: Literal["auto", "mlp", "conv", "pointer", "recurrent"] = "auto"
+    normalise_observations: bool = False
+    gate: Literal["sigmoid", "argmax-st", "straight-through", "gumbel"] = "gumbel"
+    gate_temperature: float = 1.0
+    memory_size: int = 32
+    memory_horizon: int = 1000
     baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
     num_samples: int | None = None
     diagnostics_interval: int = 16
@@ -98,6 +113,12 @@ class ActorCriticConfig:
                 f"minibatches = {self.minibatches}"
             )
         choose("torso", self.torso, TORSOS)
+        check_memory(self.gate, size=self.memory_size, horizon=self.memory_horizon, temperature=self.gate_temperature)
+        if self.torso == "recurrent" and self.num_envs % self.minibatches:
+            raise RunError(
+                f"with a recurrent torso a minibatch is whole sequences: num_envs = {self.num_envs} must be divisible "
+                f"by minibatches = {self.minibatches}"
+            )
         if self.baseline not in BASELINES:
             raise RunError(f"unknown baseline {self.baseline!r}; choose one of {', '.join(BASELINES)}")
         if self.num_samples is not None and self.num_samples < 1:
@@ -143,12 +164,17 @@ class ActorCritic:
         self.estimator = ESTIMATORS[estimator]
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         num_logits = layout.num_groups * layout.num_choices
-        network: dict[str, Any] = {"hidden": config.hidden}
-        if config.torso != "mlp":
-            network |= {"torso": config.torso, "space": observation_space}
+        network: dict[str, Any] = {
+            "hidden": config.hidden,
+            "torso": resolve_torso(config.torso, observation_space),
+            "space": observation_space,
+            "normalised": config.normalise_observations,
+        }
+        if config.torso == "pointer" and critic != "linear":
+            raise RunError(f"--torso pointer gives a value for each choice: use --critic linear, not {critic}")
+        self.perception = make_perception(config, self.streams, num_features, seeds)
+        num_features = self.perception.num_features(num_features)
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
-        if config.torso != "mlp" and critic != "linear":
-            raise RunError(f"--torso {config.torso} gives a value for each choice: use --critic linear, not {critic}")
         self.critic = make_critic(critic, self.streams, num_features, layout, **network)
         self.path = EstimatorPath(
             self.estimator,
@@ -159,7 +185,8 @@ class ActorCritic:
             baseline=config.baseline,
             num_samples=config.num_samples,
         )
-        self.parameters = FlatParameters([self.actor, self.critic, self.path], num_members=self.num_members)
+        networks = [self.perception, self.actor, self.critic, self.path]
+        self.parameters = FlatParameters(networks, num_members=self.num_members)
         self.flat = self.parameters.flat
         # The control variate's parameters come last. Its loss has a scale of its own, which Adam does not mind, but it
         # would decide how everything else is clipped.
@@ -172,11 +199,11 @@ class ActorCritic:
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
-    def logits(self, observation: Tensor) -> Float[Tensor, "member batch group choice"]:
-        return self.actor(observation).unflatten(-1, (self.layout.num_groups, self.layout.num_choices))
+    def logits(self, features: Tensor) -> Float[Tensor, "member batch group choice"]:
+        return self.actor(features).unflatten(-1, (self.layout.num_groups, self.layout.num_choices))
 
-    def policy(self, observation: Tensor, mask: Bool[Tensor, "member batch group choice"] | None) -> CategoricalPolicy:
-        return CategoricalPolicy(self.logits(observation), self.layout.merge_mask(mask))
+    def policy(self, features: Tensor, mask: Bool[Tensor, "member batch group choice"] | None) -> CategoricalPolicy:
+        return CategoricalPolicy(self.logits(features), self.layout.merge_mask(mask))
 
     def rollout_noise(self) -> Float[Tensor, "time member env group choice"]:
         """Return the Gumbel noise of a whole rollout: one draw instead of one a step."""
@@ -194,7 +221,8 @@ class ActorCritic:
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self._flatten(rollout, self._targets(rollout))
+        seen = self.perception.normalised(rollout)
+        data = self.perception.rows(seen, target=self._targets(seen))
         config = self.config
         metrics: dict[str, Tensor] = {}
         for _ in range(config.epochs):
@@ -202,7 +230,9 @@ class ActorCritic:
             shuffled = {name: _take(column, order) for name, column in data.items()}
             size = order.shape[1] // config.minibatches
             for start in range(0, order.shape[1], size):
-                metrics = self._step({name: column[:, start : start + size] for name, column in shuffled.items()})
+                batch = {name: column[:, start : start + size] for name, column in shuffled.items()}
+                metrics = self._step(self.perception.replay(batch))
+        self.perception.merge(rollout)
         return metrics
 
     @torch.no_grad()
@@ -213,10 +243,10 @@ class ActorCritic:
         def fold(x: Tensor) -> Tensor:  # [time, member, env, ...] -> [member, time·env, ...]
             return x.transpose(0, 1).flatten(1, 2)
 
-        observation = fold(rollout.final_observation)
+        features = fold(self.perception.final_features(rollout))
         mask = None if rollout.final_mask is None else fold(rollout.final_mask)
-        policy = self.policy(observation, mask)
-        value = self.critic(observation)
+        policy = self.policy(features, mask)
+        value = self.critic(features)
         v_tp1 = self.critic.expected_value(value, policy.probs, policy.sample(generator=self.streams))
         v_tp1 = v_tp1 + self.log_entropy_coefficient.exp().unsqueeze(1) * policy.entropy()
         return lambda_returns(
@@ -228,20 +258,8 @@ class ActorCritic:
             trace=self.config.trace,
         )
 
-    @staticmethod
-    def _flatten(rollout: Transition, target: Tensor) -> dict[str, Tensor]:
-        columns = {
-            "observation": rollout.observation,
-            "logits": rollout.logits,
-            "action": rollout.action,
-            "target": target,
-        }
-        if rollout.mask is not None:
-            columns["mask"] = rollout.mask
-        return {name: column.transpose(0, 1).flatten(1, 2) for name, column in columns.items()}
-
     def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make one optimiser step on a minibatch `[member, batch, ...]`."""
+        """Make one optimiser step on a minibatch of steps `[member, batch, ...]`, whose observations are features."""
         config, mask = self.config, self.layout.merge_mask(batch.get("mask"))
         policy = CategoricalPolicy(self.logits(batch["observation"]), mask)
         behaviour = CategoricalPolicy(batch["logits"], mask)
@@ -290,13 +308,13 @@ class ActorCritic:
 
         It draws from streams of its own, so that measuring does not change what is learned.
         """
-        observation = rollout.observation[-1, :, :DIAGNOSED_STATES]
-        mask = None if rollout.mask is None else rollout.mask[-1, :, :DIAGNOSED_STATES]
+        last = rollout.at(-1, DIAGNOSED_STATES)
+        features, _ = self.perception(last.observation, last.memory, last.gate_noise)
         return diagnose_path(
             self.path,
-            observation,
-            self.policy(observation, mask),
-            self.critic(observation),
+            features,
+            self.policy(features, last.mask),
+            self.critic(features),
             generator=self.diagnostic_streams,
         )
 
@@ -312,6 +330,7 @@ class ActorCritic:
             "streams": self.streams.state_dict(),
             "diagnostic_streams": self.diagnostic_streams.state_dict(),
             "path": {"moving_mean": self.path.moving_mean},
+            "perception": self.perception.saved(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -325,6 +344,27 @@ class ActorCritic:
         self.streams.load_state_dict(state["streams"])
         self.diagnostic_streams.load_state_dict(state["diagnostic_streams"])
         self.path.moving_mean.copy_(state["path"]["moving_mean"])
+        self.perception.restore(state.get("perception", {}))
+
+
+def make_perception(
+    config: ActorCriticConfig, streams: RandomStreams, num_features: int, seeds: Sequence[int]
+) -> Perception:
+    """Return what comes before the networks: normalisation and memory, where the settings ask for them."""
+    normaliser = core = None
+    if config.normalise_observations:
+        normaliser = ObservationNormaliser(len(seeds), num_features, device=streams.device)
+    if config.torso == "recurrent":
+        core = RecurrentCore(
+            streams,
+            RandomStreams([derive_seed(seed, "gates") for seed in seeds], device=streams.device),
+            num_features,
+            size=config.memory_size,
+            kind=config.gate,
+            horizon=config.memory_horizon,
+            temperature=config.gate_temperature,
+        )
+    return Perception(normaliser, core)
 
 
 def _take(column: Tensor, order: Tensor) -> Tensor:

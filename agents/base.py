@@ -10,6 +10,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gumbelrl.agents.perception import Perception
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
@@ -41,6 +42,10 @@ class Agent(Protocol):
     @property
     def layout(self) -> ActionLayout:
         """The action space."""
+
+    @property
+    def perception(self) -> Perception | None:
+        """What the loop puts observations through before `policy`: normalisation, memory; None for nothing."""
 
     def policy(
         self,

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gumbelrl.agents.networks import StackedMLP
-from gumbelrl.agents.torsos import make_torso
+from gumbelrl.agents.torsos import make_encoder, make_torso
 from gumbelrl.policies import ActionLayout, CategoricalPolicy, Value
 from gumbelrl.random import RandomStreams
 
@@ -74,10 +75,10 @@ class LinearCritic(Critic):
 
     multilinear = True
 
-    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: object) -> None:
+    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: Any) -> None:
         super().__init__()
         self.shape = (layout.num_groups, layout.num_choices)
-        self.network = make_torso(streams, num_features, self.shape[0] * self.shape[1], **network)  # type: ignore[arg-type]
+        self.network = make_torso(streams, num_features, self.shape[0] * self.shape[1], **network)
 
     def forward(self, observation: Tensor) -> ChoiceValues:
         return ChoiceValues(self.network(observation).unflatten(-1, self.shape))
@@ -92,11 +93,11 @@ class MultilinearCritic(Critic):
     multilinear = True
     rank = 8
 
-    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: object) -> None:
+    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: Any) -> None:
         super().__init__()
         self.shape = (self.rank, layout.num_groups, layout.num_choices)
         outputs = self.rank * (1 + layout.num_groups * layout.num_choices)
-        self.network = StackedMLP(streams, num_features, outputs, **network)  # type: ignore[arg-type]
+        self.network = make_torso(streams, num_features, outputs, **network)
 
     def forward(self, observation: Tensor) -> Value:
         outputs = self.network(observation)
@@ -121,15 +122,18 @@ def _product(x: Float[Tensor, "*batch group"]) -> Float[Tensor, "*batch"]:
 class JointCritic(Critic):
     """A network of the observation and the one-hot action side by side."""
 
-    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: object) -> None:
+    def __init__(self, streams: RandomStreams, num_features: int, layout: ActionLayout, **network: Any) -> None:
         super().__init__()
-        num_action_features = layout.num_groups * layout.num_choices
-        self.network = StackedMLP(streams, num_features + num_action_features, 1, **network)  # type: ignore[arg-type]
+        self.encoder, num_seen = make_encoder(streams, num_features, **network)
+        rest = {name: option for name, option in network.items() if name not in ("torso", "space", "normalised")}
+        self.network = StackedMLP(streams, num_seen + layout.num_groups * layout.num_choices, 1, **rest)
 
     def forward(self, observation: Tensor) -> Value:
+        seen = self.encoder(observation)
+
         def value(action: Tensor) -> Tensor:
             flat = action.flatten(-2)
-            inputs = torch.cat([observation.expand(*flat.shape[:-1], -1), flat.to(observation.dtype)], dim=-1)
+            inputs = torch.cat([seen.expand(*flat.shape[:-1], -1), flat.to(seen.dtype)], dim=-1)
             return self.network(inputs).squeeze(-1)
 
         return value
@@ -156,9 +160,9 @@ def make_critic(
     layout: ActionLayout,
     *,
     hidden: Sequence[int],
-    **network: object,
+    **network: Any,
 ) -> Critic:
-    """Return the critic called `name`, one network a member; `network` are further options of `StackedMLP`.
+    """Return the critic called `name`, one network a member; `network` are further options of `make_torso`.
 
     Raises:
         ValueError: no critic has that name.
@@ -174,7 +178,7 @@ class Ensemble(nn.Module):
     Args:
         name: in `CRITICS`.
         streams: one a critic: those of the first member, then those of the second, …
-        network: options of `StackedMLP`.
+        network: options of `make_torso`.
     """
 
     def __init__(
@@ -186,7 +190,7 @@ class Ensemble(nn.Module):
         *,
         size: int,
         hidden: Sequence[int],
-        **network: object,
+        **network: Any,
     ) -> None:
         super().__init__()
         self.size = size

@@ -15,7 +15,8 @@ class Transition:
     """One step of every environment, `[member, env, ...]`; a rollout is the same with `time` in front.
 
     `final_observation` is what the step led to before any reset, `final_mask` the choices that were valid there.
-    `logits` are those of the policy that acted. Masks are None where every choice is always valid.
+    `logits` are those of the policy that acted. Masks are None where every choice is always valid. `memory`, of an
+    agent that remembers, is what it remembered before the observation, `gate_noise` the noise of its discrete gates.
     """
 
     observation: Float[Tensor, "*time member env feature"]
@@ -27,6 +28,14 @@ class Transition:
     final_observation: Float[Tensor, "*time member env feature"]
     mask: Bool[Tensor, "*time member env group choice"] | None = None
     final_mask: Bool[Tensor, "*time member env group choice"] | None = None
+    memory: Float[Tensor, "*time member env unit"] | None = None
+    gate_noise: Float[Tensor, "*time member env gate"] | None = None
+
+    def at(self, time: int, most: int) -> Transition:
+        """Return one step of a rollout, of `most` environments of each member."""
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        some: dict[str, Any] = {name: None if x is None else x[time, :, :most] for name, x in columns.items()}
+        return Transition(**some)
 
 
 def stack_rollout(transitions: list[Transition]) -> Transition:

@@ -20,10 +20,11 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters, StackedMLP
+from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
 from gumbelrl.agents.returns import generalised_advantages
 from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Constant, Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -51,6 +52,7 @@ class ScoreFunctionConfig:
         max_grad_norm: gradients of each member, actor and value together, are scaled down to this norm.
         hidden: units of each hidden layer, of actor and value function.
         activation: of the hidden layers.
+        torso: `mlp`; `conv` for images; `auto` is conv where observations are images, mlp elsewhere.
     """
 
     num_envs: int = 16
@@ -66,6 +68,7 @@ class ScoreFunctionConfig:
     max_grad_norm: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["tanh", "silu", "relu"] = "tanh"
+    torso: Literal["auto", "mlp", "conv"] = "auto"
 
     diagnostics_interval: ClassVar[int] = 0  # there is no estimator to measure
 
@@ -84,6 +87,7 @@ class ScoreFunctionConfig:
         for name, known in (("optimizer", OPTIMIZERS), ("activation", ACTIVATIONS)):
             if getattr(self, name) not in known:
                 raise RunError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        choose("torso", self.torso, FEATURE_TORSOS)
         if not self.hidden or min(self.hidden) < 1:
             raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
 
@@ -104,9 +108,11 @@ class ScoreFunctionAgent(Generic[Config]):
         estimator: not used: every agent is made with it, with a critic and with a temperature.
         critic: not used.
         temperature: not used.
-        observation_space: not used.
+        observation_space: of one environment, for torsos that see the shape of an observation.
         device: where everything lives.
     """
+
+    perception: ClassVar[None] = None  # observations reach the networks as they are
 
     def __init__(
         self,
@@ -124,9 +130,10 @@ class ScoreFunctionAgent(Generic[Config]):
         self.config, self.layout, self.num_members = config, layout, len(seeds)
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         network: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation, "layer_norm": False}
+        network |= {"torso": config.torso, "space": observation_space}
         num_logits = layout.num_groups * layout.num_choices
-        self.actor = StackedMLP(self.streams, num_features, num_logits, last_gain=0.01, **network)
-        self.value_network = StackedMLP(self.streams, num_features, 1, last_gain=1.0, **network)
+        self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
+        self.value_network = make_torso(self.streams, num_features, 1, last_gain=1.0, **network)
         # On the device, so that a step that was recorded once follows the schedule.
         self.learning_rate = torch.tensor(config.learning_rate, device=device)
         self.make_optimizer()

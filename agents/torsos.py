@@ -9,6 +9,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gumbelrl.agents.convolution import ConvolutionalEncoder, image_shape
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.networks import StackedLinear, StackedMLP
 from gumbelrl.policies import PointerHead
@@ -58,7 +59,50 @@ class PointerTorso(nn.Module):
         return self.head.logits(rows[..., 0, :], rows[..., 1:, :]).squeeze(-2)
 
 
-TORSOS: dict[str, type[nn.Module]] = {"mlp": StackedMLP, "pointer": PointerTorso}
+class ConvolutionalTorso(nn.Module):
+    """A `ConvolutionalEncoder` and a multilayer perceptron of what it gives; see both for the arguments."""
+
+    def __init__(
+        self,
+        streams: RandomStreams,
+        space: spaces.Space | None,
+        num_outputs: int,
+        *,
+        normalised: bool = False,
+        **network: Any,
+    ) -> None:
+        super().__init__()
+        activation = network.get("activation", "silu")
+        self.encoder = ConvolutionalEncoder(streams, space, activation=activation, normalised=normalised)
+        self.network = StackedMLP(streams, self.encoder.num_features, num_outputs, **network)
+
+    def forward(self, observation: Float[Tensor, "member batch feature"]) -> Float[Tensor, "member batch out"]:
+        return self.network(self.encoder(observation))
+
+
+# What each makes of an observation. `auto` is conv for images and mlp for all else.
+TORSOS: dict[str, str] = {
+    "auto": "conv for images, mlp for all else",
+    "mlp": "hidden layers over the flat observation",
+    "conv": "convolutions over an image, then the hidden layers",
+    "pointer": "scores each item of an observation of items by the same weights",
+    "recurrent": "the hidden layers over the observation and a memory of those before",
+}
+
+
+# Those of agents whose networks give values of states, or of observation and action, as well as of choices.
+FEATURE_TORSOS = ("auto", "mlp", "conv")
+
+
+def resolve_torso(torso: str, space: spaces.Space | None) -> str:
+    """Return the torso that `auto` stands for, or the one named.
+
+    Raises:
+        RunError: no torso has that name.
+    """
+    if choose("torso", torso, TORSOS) != "auto":
+        return torso
+    return "mlp" if image_shape(space) is None else "conv"
 
 
 def make_torso(
@@ -68,21 +112,52 @@ def make_torso(
     *,
     torso: str = "mlp",
     space: spaces.Space | None = None,
+    normalised: bool = False,
     **network: Any,
 ) -> nn.Module:
-    """Return the network called `torso`.
+    """Return the network called `torso`, from features `[member, batch, feature]` to outputs.
 
     Args:
         streams: one stream a member.
         num_features: length of an observation vector.
         num_outputs: length of what comes out.
-        torso: a name in `TORSOS`.
+        torso: a name in `TORSOS`. What remembers in a `recurrent` one comes before it (`Perception`): the rest is mlp.
         space: of an observation, for torsos that see its shape.
+        normalised: observations come with mean 0 and variance 1.
         network: options of `StackedMLP`.
 
     Raises:
         RunError: no torso has that name, or it does not fit the observations.
     """
-    if choose("torso", torso, TORSOS) == "mlp":
-        return StackedMLP(streams, num_features, num_outputs, **network)
-    return PointerTorso(streams, space, num_outputs, **network)
+    torso = resolve_torso(torso, space)
+    if torso == "pointer":
+        return PointerTorso(streams, space, num_outputs, **network)
+    if torso == "conv":
+        return ConvolutionalTorso(streams, space, num_outputs, normalised=normalised, **network)
+    return StackedMLP(streams, num_features, num_outputs, **network)
+
+
+def make_encoder(
+    streams: RandomStreams,
+    num_features: int,
+    *,
+    torso: str = "mlp",
+    space: spaces.Space | None = None,
+    normalised: bool = False,
+    activation: str = "silu",
+    **_: Any,
+) -> tuple[nn.Module, int]:
+    """Return what a network of observation *and action* puts its observations through first, and how long that is.
+
+    Arguments as in `make_torso`.
+
+    Raises:
+        RunError: the torso gives a value for each output, not features; or it does not fit the observations.
+    """
+    torso = resolve_torso(torso, space)
+    if torso == "pointer":
+        raise RunError("--torso pointer gives a value for each choice: use --critic linear")
+    if torso == "conv":
+        encoder = ConvolutionalEncoder(streams, space, activation=activation, normalised=normalised)
+        return encoder, encoder.num_features
+    return nn.Identity(), num_features

@@ -12,7 +12,8 @@ from torch import Tensor
 from gumbelrl.agents.base import Agent
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.observations import to_features
+from gumbelrl.agents.observations import action_mask, to_features
+from gumbelrl.agents.perception import Perception
 from gumbelrl.agents.rollout import Transition, stack_rollout
 from gumbelrl.envs import BatchedEnv
 from gumbelrl.policies import ActionLayout
@@ -46,18 +47,18 @@ class Trainer:
         self.num_members, self.num_envs = len(seeds), agent.config.num_envs
         self.steps_per_iteration = self.num_envs * agent.config.rollout_steps
         self.statistics = EpisodeStatistics(self.num_members, self.num_envs, device=env.device)
+        self.perception = agent.perception or Perception()
+        self.memory = self.perception.initial(self.num_envs)
         observation = env.reset(env_seeds(seeds, self.num_envs, "environment"))
-        self.observation = self._members(observation, feature=True)
-        self.mask = self._mask(env.info, "action_mask")
+        self.observation = self._features(observation)
+        self.mask = split_mask(agent.layout, action_mask(observation, env.info), self.num_members)
 
-    def _members(self, rows: Tensor, *, feature: bool = False) -> Tensor:
-        """[member·env, ...] -> [member, env, ...], observations as vectors of features."""
-        if feature:
-            rows = to_features(self.env.single_observation_space, rows)
+    def _members(self, rows: Tensor) -> Tensor:
+        """[member·env, ...] -> [member, env, ...]."""
         return rows.unflatten(0, (self.num_members, self.num_envs))
 
-    def _mask(self, info: dict[str, Tensor], key: str) -> Bool[Tensor, "member env group choice"] | None:
-        return split_mask(self.agent.layout, info, key, self.num_members)
+    def _features(self, observation: Any) -> Float[Tensor, "member env feature"]:
+        return self._members(to_features(self.env.single_observation_space, observation))
 
     @property
     def finished(self) -> bool:
@@ -81,31 +82,39 @@ class Trainer:
     @torch.no_grad()
     def collect(self) -> Transition:
         noise = self.agent.rollout_noise()
-        steps = [self._act(noise_t, t) for t, noise_t in enumerate(noise)]
+        gate_noise = self.perception.noise(len(noise), self.num_envs)
+        steps = [
+            self._act(noise_t, None if gate_noise is None else gate_noise[t], t) for t, noise_t in enumerate(noise)
+        ]
         rollout = stack_rollout(steps)
         self.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
 
-    def _act(self, noise: Float[Tensor, "member env group choice"], t: int) -> Transition:
-        observation, mask, layout = self.observation, self.mask, self.agent.layout
+    def _act(self, noise: Float[Tensor, "member env group choice"], gate_noise: Tensor | None, t: int) -> Transition:
+        observation, mask, memory, layout = self.observation, self.mask, self.memory, self.agent.layout
         if mask is not None:
             self._check_mask(mask, t)
-        policy = self.agent.policy(observation, mask)
+        features, remembered = self.perception(observation, memory, gate_noise)
+        policy = self.agent.policy(features, mask)
         action = policy.sample(noise=noise)
-        step = self.env.step(layout.from_one_hot(action).flatten(0, 1))
-        self.observation = self._members(step.observation, feature=True)
-        self.mask = self._mask(step.info, "action_mask")
-        final_mask = self._mask(step.info, "final_action_mask")
+        step = self.env.step(layout.from_one_hot(action.flatten(0, 1)))
+        terminated, truncated = self._members(step.terminated), self._members(step.truncated)
+        self.observation = self._features(step.observation)
+        self.mask = split_mask(layout, action_mask(step.observation, step.info), self.num_members)
+        self.memory = forget(remembered, terminated | truncated)
+        final_mask = action_mask(step.final_observation, step.info, final=True)
         return Transition(
             observation=observation,
             logits=policy.logits,
             action=action,
             reward=self._members(step.reward),
-            terminated=self._members(step.terminated),
-            truncated=self._members(step.truncated),
-            final_observation=self._members(step.final_observation, feature=True),
+            terminated=terminated,
+            truncated=truncated,
+            final_observation=self._features(step.final_observation),
             mask=mask,
-            final_mask=self.mask if final_mask is None else final_mask,
+            final_mask=self.mask if final_mask is None else split_mask(layout, final_mask, self.num_members),
+            memory=memory,
+            gate_noise=gate_noise,
         )
 
     def _check(self, rollout: Transition) -> None:
@@ -144,6 +153,7 @@ class Trainer:
             "statistics": self.statistics.state_dict(),
             "observation": self.observation,
             "mask": self.mask,
+            "memory": self.memory,
             "step": self.step,
         }
 
@@ -152,14 +162,20 @@ class Trainer:
         self.env.load_state_dict(state["environment"])
         self.statistics.load_state_dict(state["statistics"])
         self.observation, self.mask, self.step = state["observation"], state["mask"], state["step"]
+        self.memory = state.get("memory")
 
 
 def split_mask(
-    layout: ActionLayout, info: dict[str, Tensor], key: str, num_members: int
+    layout: ActionLayout, mask: Tensor | None, num_members: int
 ) -> Bool[Tensor, "member env group choice"] | None:
     """Return the mask that an environment gave, in the layout's shape, or None where it gave none."""
-    if key not in info:
+    if mask is None:
         return None
-    mask = layout.merge_mask(info[key])
-    assert mask is not None
-    return mask.unflatten(0, (num_members, -1))
+    merged = layout.merge_mask(mask)
+    assert merged is not None
+    return merged.unflatten(0, (num_members, -1))
+
+
+def forget(memory: Tensor | None, ended: Bool[Tensor, "member env"]) -> Float[Tensor, "member env unit"] | None:
+    """Return the memory with zeros where an episode ended."""
+    return None if memory is None else memory * ~ended.unsqueeze(-1)
