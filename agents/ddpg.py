@@ -7,8 +7,8 @@ one sample elsewhere.
 
 Reference: Lillicrap et al. 2015, arXiv:1509.02971, algorithm 1. Differs: the policy is a distribution over discrete
 actions, sampled to explore instead of disturbed, and the deterministic gradient becomes that of the estimator (with
-`argmax-st` the policy that the critic is asked about is deterministic again). It is kept from saturating by a bonus for
-entropy in the actor's loss alone; the value is that of the reward.
+`argmax-st` the policy that the critic is asked about is deterministic again). It is kept from saturating by a bonus
+for entropy in the actor's loss alone (or, if asked, by a bound on its logits); the value is that of the reward.
 """
 
 from __future__ import annotations

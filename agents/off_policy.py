@@ -29,11 +29,12 @@ from torch import Tensor, nn
 
 from gumbelrl.agents.critics import Ensemble, EnsembleValue
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
-from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
-from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters, StackedMLP
+from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
 from gumbelrl.agents.replay import Batch, Replay
 from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, Value
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -58,35 +59,40 @@ class OffPolicyConfig:
         reward_scale: rewards are multiplied by this before learning; reported returns are not.
         actor_learning_rate: of Adam, for the actor.
         critic_learning_rate: of Adam, for the critics.
+        anneal: bring both learning rates linearly to zero over the run.
         polyak: share of the networks that the targets take over in each update.
         target_entropy: mean entropy that the policy is held at, as a fraction of the largest possible; 0 for no bonus.
         entropy_coefficient: where the coefficient of the entropy bonus starts.
         coefficient_rate: step of that coefficient, in nats an update, when the entropy is wrong by its largest value.
         logit_penalty: weight of the mean square logit in the actor's loss.
-        logit_bound: logits are squashed to plus or minus this, as bound · tanh(logit / bound); none by default.
+        logit_bound: logits are squashed as bound · tanh(logit / bound), where in a group of K choices ½ log(K − 1) is
+            added to the bound: the odds of the most probable choice against all others stay below exp(2 logit_bound),
+            whatever K. None for no bound.
         epsilon: probability of a uniformly random action, at first; actions are sampled from the policy otherwise.
         final_epsilon: the same at the end of the run; it changes in a straight line.
         hidden: units of each hidden layer, of actor and critics.
         activation: of the hidden layers.
         layer_norm: normalise hidden layers before their activation.
+        torso: `mlp`; `conv` for images; `auto` is conv where observations are images, mlp elsewhere.
         baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
         num_samples: of the estimator, for each state; its own default if not given.
         diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
     """
 
-    num_envs: int = 8
+    num_envs: int = 16
     rollout_steps: int = 1
-    updates_per_iteration: int = 2
+    updates_per_iteration: int = 4
     batch_size: int = 128
     learning_starts: int = 1000
-    replay_capacity: int = 100_000
-    return_steps: int = 1
+    replay_capacity: int = 10_000
+    return_steps: int = 3
     discount: float = 0.99
     reward_scale: float = 1.0
     actor_learning_rate: float = 1e-3
     critic_learning_rate: float = 2e-3
+    anneal: bool = True
     polyak: float = 0.05
-    target_entropy: float = 0.3
+    target_entropy: float = 0.15
     entropy_coefficient: float = 0.2
     coefficient_rate: float = 0.01
     logit_penalty: float = 0.0
@@ -96,6 +102,7 @@ class OffPolicyConfig:
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["silu", "relu", "tanh"] = "silu"
     layer_norm: bool = True
+    torso: Literal["auto", "mlp", "conv"] = "mlp"
     baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
     num_samples: int | None = None
     diagnostics_interval: int = 1024
@@ -126,6 +133,7 @@ class OffPolicyConfig:
                 raise RunError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}")
         if self.num_samples is not None and self.num_samples < 1:
             raise RunError(f"num_samples must be at least 1, got {self.num_samples}")
+        choose("torso", self.torso, FEATURE_TORSOS)
         if not self.hidden or min(self.hidden) < 1:
             raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
 
@@ -144,7 +152,8 @@ class OffPolicyAgent(Generic[Config]):
         estimator: a name in `gumbelrl.policies.ESTIMATORS`.
         critic: a name in `gumbelrl.agents.critics.CRITICS`.
         temperature: a schedule; of a learned one the agent makes the parameters.
-        observation_space: of one environment, so that observations are stored as they are; None stores floats.
+        observation_space: of one environment, so that observations are stored as they are, and for torsos that see
+            their shape; None stores floats.
         device: where everything lives.
 
     Raises:
@@ -153,6 +162,7 @@ class OffPolicyAgent(Generic[Config]):
 
     num_critics: ClassVar[int] = 2
     has_target_actor: ClassVar[bool] = False
+    perception: ClassVar[None] = None  # observations reach the networks as they are
 
     def __init__(
         self,
@@ -174,9 +184,11 @@ class OffPolicyAgent(Generic[Config]):
             "hidden": config.hidden,
             "activation": config.activation,
             "layer_norm": config.layer_norm,
+            "torso": config.torso,
+            "space": observation_space,
         }
         num_logits = layout.num_groups * layout.num_choices
-        self.actor = StackedMLP(self.streams, num_features, num_logits, last_gain=0.01, **network)
+        self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         critic_seeds = [derive_seed(seed, "critic", index) for seed in seeds for index in range(self.num_critics)]
         critic_streams = RandomStreams(critic_seeds, device=device)
         self.critic = Ensemble(critic, critic_streams, num_features, layout, size=self.num_critics, **network)
@@ -203,6 +215,10 @@ class OffPolicyAgent(Generic[Config]):
             (self.num_members,), math.log(config.entropy_coefficient), device=device
         )
         self.epsilon = torch.tensor(config.epsilon, device=device)
+        self.bound: Float[Tensor, "group 1"] | None = None
+        if config.logit_bound is not None:
+            bounds = [config.logit_bound + 0.5 * math.log(max(count - 1, 1)) for count in layout.choice_counts]
+            self.bound = torch.tensor(bounds, device=device).unsqueeze(1)
         self.num_steps_seen = self.num_updates = 0
 
     def _flatten(self) -> None:
@@ -215,21 +231,21 @@ class OffPolicyAgent(Generic[Config]):
             self.target_actor = copy.deepcopy(self.actor)
             self.target_actor_parameters = FlatParameters([self.target_actor], num_members=members)
         self.actor_parameters = FlatParameters([self.actor, self.path], num_members=members)
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": [self.actor_parameters.flat], "lr": self.config.actor_learning_rate},
-                {"params": [self.critic_parameters.flat], "lr": self.config.critic_learning_rate},
-            ],
-            fused=True,
-        )
+        # On the device, so that a step that was recorded once follows the schedule.
+        flats = (self.actor_parameters.flat, self.critic_parameters.flat)
+        rates = (self.config.actor_learning_rate, self.config.critic_learning_rate)
+        groups = [
+            {"params": [flat], "lr": torch.tensor(rate, device=flat.device)}
+            for flat, rate in zip(flats, rates, strict=True)
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
     def _policy(self, actor: nn.Module, observation: Tensor, mask: Tensor | None) -> CategoricalPolicy:
         logits = actor(observation).unflatten(-1, (self.layout.num_groups, self.layout.num_choices))
-        bound = self.config.logit_bound
-        if bound is not None:
-            logits = bound * torch.tanh(logits / bound)
+        if self.bound is not None:
+            logits = self.bound * torch.tanh(logits / self.bound)
         return CategoricalPolicy(logits, self.layout.merge_mask(mask))
 
     def policy(self, observation: Tensor, mask: Bool[Tensor, "member batch group choice"] | None) -> CategoricalPolicy:
@@ -250,9 +266,13 @@ class OffPolicyAgent(Generic[Config]):
         return noise.transpose(0, 1)
 
     def set_progress(self, progress: float, *, temperature: float) -> None:
-        """Set what depends on how much of the run is over: the temperature and ε."""
+        """Set what depends on how much of the run is over: the temperature, ε and the learning rates."""
         self.path.scheduled_temperature = temperature
         config = self.config
+        if config.anneal:
+            rates = (config.actor_learning_rate, config.critic_learning_rate)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"].fill_(rate * (1.0 - progress))
         if config.epsilon or config.final_epsilon:
             self.epsilon.fill_(config.epsilon + (config.final_epsilon - config.epsilon) * progress)
 
@@ -267,9 +287,13 @@ class OffPolicyAgent(Generic[Config]):
         if self.num_steps_seen >= config.learning_starts and self.replay.num_rows:
             drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
             for batch in drawn.split(config.batch_size):
-                self.num_updates += 1
-                metrics |= self._step(batch, climb=self.actor_is_due())
+                metrics |= self.learn(batch)
         return metrics if "policy/probs" in metrics else self._metrics_of(rollout) | metrics
+
+    def learn(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one update; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
+        self.num_updates += 1
+        return self._step(batch, climb=self.actor_is_due())
 
     def _step(self, batch: Batch, *, climb: bool) -> dict[str, Tensor]:
         """Make one optimiser step on a batch; the actor only stays where it is unless `climb`."""

@@ -93,7 +93,14 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
         observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(config, layout=layout, num_features=num_features, seeds=seeds, device=device)
+        super().__init__(
+            config,
+            layout=layout,
+            num_features=num_features,
+            seeds=seeds,
+            observation_space=observation_space,
+            device=device,
+        )
         self.clip = torch.tensor(config.clip, device=device)
 
     def set_progress(self, progress: float, *, temperature: float) -> None:

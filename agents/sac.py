@@ -9,7 +9,7 @@ learned so that the mean entropy stays at a target. Where returns span n steps, 
 left out.
 
 Reference: Haarnoja et al. 2018, arXiv:1812.05905, equations 3, 5 and 18; for discrete actions Christodoulou 2019,
-arXiv:1910.07207, which is this with `exact` and a linear critic. Differs: the target entropy is .3 of the largest, not
+arXiv:1910.07207, which is this with `exact` and a linear critic. Differs: the target entropy is .15 of the largest, not
 .98, with which α keeps growing where there are two actions; all losses are taken on the networks as they were before
 the update, and the step of log α is proportional to how far the entropy is off, without Adam.
 """

@@ -1,6 +1,7 @@
 """ddpg, td3 and sac: members apart, masks never broken, exploration, exact resume, and that they learn."""
 
 import json
+import math
 import operator
 import shutil
 from dataclasses import replace
@@ -22,7 +23,15 @@ from gumbelrl.envs import CartPole, make
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, parse_temperature
 
 NAMES = ["ddpg", "td3", "sac"]
-SMALL = {"num_envs": 4, "batch_size": 16, "learning_starts": 16, "replay_capacity": 64, "hidden": (16,)}
+SMALL = {
+    "num_envs": 4,
+    "updates_per_iteration": 2,
+    "batch_size": 16,
+    "learning_starts": 16,
+    "replay_capacity": 64,
+    "return_steps": 1,
+    "hidden": (16,),
+}
 
 
 def make_agent(name, *, layout=None, seeds=(0,), num_features=4, policy="gumbel", critic="linear", **settings):
@@ -212,6 +221,22 @@ def test_epsilon_falls_in_a_straight_line_and_is_the_share_of_random_actions():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_learning_rates_fall_in_a_straight_line_and_are_those_that_the_optimiser_uses(name):
+    agent = make_agent(name, actor_learning_rate=4e-3, critic_learning_rate=2e-3)
+    for progress in (0.0, 0.25, 1.0):
+        agent.set_progress(progress, temperature=1.0)
+        rates = [float(group["lr"]) for group in agent.optimizer.param_groups]
+        assert rates == pytest.approx([4e-3 * (1 - progress), 2e-3 * (1 - progress)])
+    batch = replace(masked_batch(agent.layout), mask=None, next_mask=None)
+    before = {key: part.flat.detach().clone() for key, part in agent._parts().items()}
+    agent._step(batch, climb=True)
+    assert all(torch.equal(part.flat, before[key]) for key, part in agent._parts().items())
+    constant = make_agent(name, actor_learning_rate=4e-3, anneal=False)
+    constant.set_progress(0.9, temperature=1.0)
+    assert float(constant.optimizer.param_groups[0]["lr"]) == pytest.approx(4e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_waits_until_learning_starts_and_says_the_same_things(name):
     trainer = make_trainer(name, (0, 1), learning_starts=12, updates_per_iteration=3)
     before = {key: part.flat.detach().clone() for key, part in trainer.agent._parts().items()}
@@ -245,23 +270,32 @@ def test_each_remedy_for_saturation_does_what_it_says(name):
     batch = replace(batch, mask=None, next_mask=None)
 
     def saturated(**settings):
-        agent = make_agent(name, layout=ActionLayout.from_space(spaces.Discrete(3)), policy="exact", **settings)
+        layout = ActionLayout.from_space(spaces.Discrete(3))
+        agent = make_agent(name, layout=layout, policy="exact", **{"logit_bound": None, **settings})
         with torch.no_grad():
             agent.critic_parameters.flat.zero_()
             agent.actor.last_layer.bias.copy_(torch.tensor([8.0, 0.0, 0.0]))
         return agent, agent.policy(batch.observation, None).entropy().mean().item()
 
-    for settings in ({"entropy_coefficient": 1.0}, {"logit_penalty": 1.0}):
+    for settings in ({"entropy_coefficient": 1.0, "target_entropy": 0.5}, {"logit_penalty": 1.0}):
         agent, before = saturated(**settings)
         for _ in range(20):
             with torch.no_grad():
                 agent.critic_parameters.flat.zero_()
             agent._step(batch, climb=True)
         assert agent.policy(batch.observation, None).entropy().mean().item() > 1.05 * before
-    bounded, _ = saturated(logit_bound=2.0)
-    logits = bounded.policy(batch.observation, None).logits
-    assert logits.abs().max().item() < 2.0
-    assert logits.max().item() > 1.9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_logit_bound_bounds_the_odds_whatever_the_number_of_choices(name):
+    layout = ActionLayout.from_space(spaces.MultiDiscrete([2, 5, 1]))
+    agent = make_agent(name, layout=layout, logit_bound=1.5)
+    with torch.no_grad():
+        agent.actor.last_layer.bias.copy_(torch.tensor([[100.0, -100.0, -100.0, -100.0, -100.0]] * 3).flatten())
+    probs = agent.policy(torch.zeros(1, 1, 4), None).probs[0, 0, :, 0]
+    odds = probs / (1 - probs)
+    torch.testing.assert_close(odds[:2], torch.full((2,), math.exp(3.0)))
+    assert probs[2] == 1
 
 
 def test_the_entropy_coefficient_moves_towards_its_target_by_members():
@@ -342,7 +376,7 @@ def test_parity_of_four_bits_is_solved_by_multilinear_critics(name):
 def test_the_far_reward_of_a_chain_is_preferred(name, return_steps):
     """Always forward is optimal from every state; at the start it pays only after four steps, backward pays at once."""
     env = make("gumbelrl/Chain-v0", num_envs=8)
-    options = {"discount": 0.95, "reward_scale": 0.1, "target_entropy": 0.5, "entropy_coefficient": 1.0}
+    options = {"discount": 0.98, "reward_scale": 0.1, "target_entropy": 0.5, "entropy_coefficient": 1.0}
     agent = train(name, env, iterations=500, return_steps=return_steps, **options)
     mode = agent.policy(torch.eye(5).unsqueeze(0), None).mode
     assert (mode[..., 0] == 1).all()
