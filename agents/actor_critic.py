@@ -26,12 +26,12 @@ from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import FlatParameters
-from gumbelrl.agents.normalisation import ObservationNormaliser
-from gumbelrl.agents.perception import Perception
-from gumbelrl.agents.recurrent import RecurrentCore, check_memory
+from gumbelrl.agents.perception.normalisation import ObservationNormaliser
+from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
+from gumbelrl.agents.perception.steps import Perception
+from gumbelrl.agents.perception.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.agents.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed

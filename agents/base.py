@@ -10,7 +10,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gumbelrl.agents.perception import Perception
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gumbelrl.agents.networks import StackedMLP
-from gumbelrl.agents.torsos import make_encoder, make_torso
+from gumbelrl.agents.perception.torsos import make_encoder, make_torso
 from gumbelrl.policies import ActionLayout, CategoricalPolicy, Value
 from gumbelrl.random import RandomStreams
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gumbelrl.agents.base import Agent
-from gumbelrl.agents.observations import action_mask, to_features
-from gumbelrl.agents.perception import Perception
+from gumbelrl.agents.perception.observations import action_mask, to_features
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.training import env_seeds, forget, split_mask
 from gumbelrl.envs import BatchedEnv
 from gumbelrl.random import RandomStreams, derive_seed

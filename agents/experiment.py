@@ -30,7 +30,7 @@ from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.evaluation import RETURNS, evaluate_both, summarise_returns
 from gumbelrl.agents.model_card import model_card
-from gumbelrl.agents.observations import num_features
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.progress import Progress, format_seconds, format_spread
 from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
 from gumbelrl.agents.tracking.base import Sinks, action_histograms, read_metrics

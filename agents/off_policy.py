@@ -32,9 +32,9 @@ from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.agents.replay import Batch, Replay
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.agents.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy, Value
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.agents.returns import generalised_advantages
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.agents.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Constant, Schedule
 from gumbelrl.random import RandomStreams, derive_seed

@@ -12,8 +12,8 @@ from torch import Tensor
 from gumbelrl.agents.base import Agent
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.observations import action_mask, to_features
-from gumbelrl.agents.perception import Perception
+from gumbelrl.agents.perception.observations import action_mask, to_features
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.rollout import Transition, stack_rollout
 from gumbelrl.envs import BatchedEnv
 from gumbelrl.policies import ActionLayout

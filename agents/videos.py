@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gumbelrl.agents.base import Agent
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.observations import action_mask, to_features
-from gumbelrl.agents.perception import Perception
+from gumbelrl.agents.perception.observations import action_mask, to_features
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.training import env_seeds, forget, split_mask
 from gumbelrl.envs import BatchedEnv, GymnasiumEnv, NativeEnv, make
 from gumbelrl.random import RandomStreams, derive_seed

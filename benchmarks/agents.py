@@ -28,7 +28,7 @@ from provenance import provenance
 
 from gumbelrl.agents import AGENTS, Trainer
 from gumbelrl.agents.evaluation import evaluate_both
-from gumbelrl.agents.observations import num_features
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
 

@@ -24,7 +24,7 @@ import torch
 from provenance import provenance
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, Trainer, evaluate
-from gumbelrl.agents.observations import num_features
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import Memory
 from gumbelrl.policies import ActionLayout
 from gumbelrl.policies.gates import GATES

@@ -27,7 +27,7 @@ from separation_predictions import PREDICTIONS
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, Trainer
 from gumbelrl.agents.evaluation import evaluate
-from gumbelrl.agents.observations import num_features
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import NativeEnv, make, random_actions
 from gumbelrl.policies import ESTIMATORS, ActionLayout
 from gumbelrl.random import RandomStreams

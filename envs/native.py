@@ -172,9 +172,14 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
 
     @cached_property
     def first_observation(self) -> Shaped[Tensor, "env *shape"]:
-        """What is seen at the start of every episode, of an environment that draws no numbers for it."""
+        """What is seen at the start of every episode, of an environment that draws no numbers for it.
+
+        One row where all are alike, since a row stays in the processor's cache and a batch does not.
+        """
         with torch.no_grad():
-            return self.observe(self.initial_state(torch.empty(self.num_envs, 0, device=self.device)))
+            observation = self.observe(self.initial_state(torch.empty(self.num_envs, 0, device=self.device)))
+        alike = bool((observation == observation[:1]).all())
+        return observation[:1].clone() if alike else observation
 
     def _compiled_step(self, action: Tensor) -> CompiledStep | None:
         """Return the compiled step, making it if need be; None to step eagerly."""

@@ -28,6 +28,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from gumbelrl.agents.critics import EnsembleValue
+from gumbelrl.agents.sb3.inspection import inspect_replay
 from gumbelrl.agents.sb3.masks import (
     MASK,
     UNKNOWN_LAST_MASK,
@@ -427,28 +428,9 @@ class GumbelOffPolicyAlgorithm(OffPolicyAlgorithm):
         """Return what is added to the actor's objective for its entropy, and metrics."""
         return 0.0, {}
 
-    @torch.no_grad()
     def inspect_last(self, count: int) -> Inspection | None:
-        """Return the policy in `count` states of the replay, for `GumbelCallback`; None before it holds any.
-
-        The random numbers of training are left as they were.
-        """
-        if self.replay_buffer is None or self.replay_buffer.size() == 0:
-            return None
-        numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 — what SB3 samples by
-        try:
-            batch = self._draw(count)
-        except RuntimeError:  # of a HerReplayBuffer before the first episode has ended
-            return None
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_rng_state(torch_state)
-        actor: Any = self.actor
-        features = actor.features(batch.observation)
-        policy = actor.policy(features, batch.mask)
-        value = self.climbed_value(self.critic(batch.observation), policy)
-        temperature = float(torch.as_tensor(actor.path.temperature(features)).mean())
-        return Inspection(policy, temperature, list(actor.parameters()), actor.path.estimator, value)
+        """Return the policy in `count` states of the replay, for `GumbelCallback`; None before it holds any."""
+        return inspect_replay(self, count)
 
     # SB3's own ------------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.ddpg import DDPG, DDPGConfig
-from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.off_policy import OffPolicyAgent
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.sac import SAC, SACConfig
 from gumbelrl.agents.sb3.algorithm import GumbelOffPolicyAlgorithm
 from gumbelrl.agents.sb3.entropy import TARGET_SHARE, GumbelEntropyAlgorithm

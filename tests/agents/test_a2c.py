@@ -5,7 +5,7 @@ import torch
 
 from gumbelrl.agents import Trainer
 from gumbelrl.agents.a2c import A2C, A2CConfig
-from gumbelrl.agents.observations import num_features
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import make
 from gumbelrl.policies import ActionLayout
 

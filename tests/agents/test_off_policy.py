@@ -15,8 +15,8 @@ from gumbelrl.agents import AGENTS, CRITICS, RunError, Trainer
 from gumbelrl.agents.checkpoint import load_checkpoint
 from gumbelrl.agents.command_line import main
 from gumbelrl.agents.experiment import Experiment
-from gumbelrl.agents.observations import num_features
 from gumbelrl.agents.off_policy import OffPolicyAgent
+from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.replay import Batch
 from gumbelrl.agents.td3 import smooth
 from gumbelrl.envs import CartPole, make

@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, Trainer, evaluate
-from gumbelrl.agents.observations import action_mask, num_features, to_features
+from gumbelrl.agents.perception.observations import action_mask, num_features, to_features
 from gumbelrl.envs import GymnasiumEnv
 from gumbelrl.policies import ActionLayout
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, Trainer, evaluate
-from gumbelrl.agents.normalisation import LARGEST, ObservationNormaliser
+from gumbelrl.agents.perception.normalisation import LARGEST, ObservationNormaliser
 from gumbelrl.envs import CartPole
 from gumbelrl.policies import ActionLayout
 

@@ -9,9 +9,9 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gumbelrl.agents.convolution import ConvolutionalEncoder, image_shape
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.networks import StackedLinear, StackedMLP
+from gumbelrl.agents.perception.convolution import ConvolutionalEncoder, image_shape
 from gumbelrl.policies import PointerHead
 from gumbelrl.random import RandomStreams
 

@@ -5,8 +5,8 @@ import torch
 from gymnasium import spaces
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, RunError, Trainer
-from gumbelrl.agents.observations import num_features
-from gumbelrl.agents.torsos import make_torso
+from gumbelrl.agents.perception.observations import num_features
+from gumbelrl.agents.perception.torsos import make_torso
 from gumbelrl.envs import make
 from gumbelrl.policies import ActionLayout
 from gumbelrl.random import RandomStreams

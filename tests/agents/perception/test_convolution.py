@@ -7,9 +7,15 @@ from gymnasium import spaces
 from torch.nn import functional
 
 from gumbelrl.agents import AGENTS, CRITICS, ActorCritic, ActorCriticConfig, RunError, Trainer
-from gumbelrl.agents.convolution import Convolution, ConvolutionalEncoder, StackedConvolution, image_shape, layers_for
-from gumbelrl.agents.observations import num_features
-from gumbelrl.agents.torsos import ConvolutionalTorso, make_torso, resolve_torso
+from gumbelrl.agents.perception.convolution import (
+    Convolution,
+    ConvolutionalEncoder,
+    StackedConvolution,
+    image_shape,
+    layers_for,
+)
+from gumbelrl.agents.perception.observations import num_features
+from gumbelrl.agents.perception.torsos import ConvolutionalTorso, make_torso, resolve_torso
 from gumbelrl.envs import MinAtarBreakout
 from gumbelrl.policies import ActionLayout
 from gumbelrl.policies.temperature import Constant

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gumbelrl.agents.normalisation import ObservationNormaliser
-from gumbelrl.agents.recurrent import RecurrentCore
+from gumbelrl.agents.perception.normalisation import ObservationNormaliser
+from gumbelrl.agents.perception.recurrent import RecurrentCore
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.random import RandomStreams
 

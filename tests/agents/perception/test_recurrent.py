@@ -7,8 +7,8 @@ import torch
 
 from gumbelrl.agents import ActorCritic, ActorCriticConfig, RunError, Trainer, evaluate
 from gumbelrl.agents.checkpoint import flatten_state, unflatten_state
-from gumbelrl.agents.observations import num_features
-from gumbelrl.agents.recurrent import RecurrentCore
+from gumbelrl.agents.perception.observations import num_features
+from gumbelrl.agents.perception.recurrent import RecurrentCore
 from gumbelrl.envs import Memory
 from gumbelrl.policies import ActionLayout
 from gumbelrl.policies.gates import GATES
