@@ -170,6 +170,7 @@ def test_arguments_that_cannot_be(arguments, message):
 
 
 def test_every_writer_of_stable_baselines3_takes_it(tmp_path, capsys):
+    pytest.importorskip("tensorboard")
     model = ppo()
     model.set_logger(configure(str(tmp_path), ["stdout", "json", "csv", "tensorboard"]))
     model.learn(64, GumbelCallback())

@@ -115,6 +115,7 @@ def test_tensorboard_holds_the_curves_and_histograms_of_the_json_lines(folder):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_forgets_what_a_killed_run_wrote_after_its_checkpoint(tmp_path):
+    pytest.importorskip("tensorboard")
     from gumbelrl.agents.tracking.tensorboard import TensorBoardSink
 
     sink = TensorBoardSink(tmp_path, [0])
