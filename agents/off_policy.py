@@ -102,7 +102,7 @@ class OffPolicyConfig:
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["silu", "relu", "tanh"] = "silu"
     layer_norm: bool = True
-    torso: Literal["auto", "mlp", "conv"] = "mlp"
+    torso: Literal["auto", "mlp", "conv"] = "auto"
     baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
     num_samples: int | None = None
     diagnostics_interval: int = 1024

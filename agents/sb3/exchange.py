@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.ddpg import DDPG, DDPGConfig
+from gumbelrl.agents.networks import StackedMLP
 from gumbelrl.agents.off_policy import OffPolicyAgent
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.sac import SAC, SACConfig
@@ -58,6 +59,11 @@ def to_sb3(agent: Any, env: GymEnv | str, *, member: int = 0, **arguments: Any) 
         raise ValueError(
             f"to_sb3 takes the agents sac, td3 and ddpg, got {type(agent).__name__}: of the others, ppo and a2c have "
             "their like in SB3, and actor-critic has none"
+        )
+    if not isinstance(agent.actor, StackedMLP):
+        raise ValueError(
+            "to_sb3 takes agents whose networks are plain multilayer perceptrons, this one's see images through "
+            "convolutions: train with --torso mlp, or with GumbelSAC(\"CnnPolicy\", …) from the start"
         )
     if not 0 <= member < agent.num_members:
         raise ValueError(f"member must be from 0 to {agent.num_members - 1}, got {member}")
@@ -214,6 +220,7 @@ def _settings_of(model: GumbelOffPolicyAlgorithm) -> dict[str, Any]:
         )
     settings: dict[str, Any] = {
         "hidden": tuple(arch),
+        "torso": "mlp",
         "activation": ACTIVATION_NAMES[activation],
         "layer_norm": given["layer_norm"],
         "logit_bound": given["logit_bound"],

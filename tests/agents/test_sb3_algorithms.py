@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from gumbelrl.agents.sb3 import GumbelDDPG, GumbelSAC, GumbelTD3
 from gumbelrl.policies import ESTIMATORS
@@ -258,6 +258,29 @@ def test_callbacks_logs_and_progress(tmp_path):
     model.learn(60, callback=callbacks, log_interval=1)
     assert (tmp_path / "rl_model_60_steps.zip").is_file()
     assert (tmp_path / "evaluations.npz").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_tensorboard_and_the_progress_bar(tmp_path, capsys):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("rich")
+    model = GumbelSAC("MlpPolicy", "CartPole-v1", tensorboard_log=str(tmp_path), **SMALL)
+    model.learn(60, log_interval=1, tb_log_name="run", progress_bar=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "run_1")).Reload()
+    assert {"train/actor_loss", "train/entropy", "rollout/ep_rew_mean", "time/fps"} <= set(events.Tags()["scalars"])
+    assert all(event.step <= 60 for event in events.Scalars("train/actor_loss"))
+    assert "60/60" in capsys.readouterr().out
+
+
+def test_environments_in_processes_of_their_own():
+    env = make_vec_env("CartPole-v1", n_envs=2, seed=0, vec_env_cls=SubprocVecEnv)
+    try:
+        model = GumbelSAC("MlpPolicy", env, seed=0, gradient_steps=-1, **SMALL).learn(48)
+    finally:
+        env.close()
+    alone = GumbelSAC("MlpPolicy", make_vec_env("CartPole-v1", n_envs=2, seed=0), seed=0, gradient_steps=-1, **SMALL)
+    expected = parameters_of(alone.learn(48))
+    assert all(torch.equal(value, expected[name]) for name, value in parameters_of(model).items())
 
 
 def test_what_is_logged():

@@ -173,6 +173,16 @@ def test_what_does_not_go_over_is_refused_in_words():
         to_sb3(agent, Arm(space), member=2)
     with pytest.raises(ValueError, match=r"the agent acts in Discrete\(3\), the environment takes Discrete\(4\)"):
         to_sb3(agent, Arm(spaces.Discrete(4)))
+    images = spaces.Box(0, 1, (10, 10, 4), np.float32)
+    convolutional = SAC(
+        SACConfig(),
+        layout=ActionLayout.from_space(space),
+        num_features=400,
+        seeds=(0,),
+        observation_space=images,
+    )
+    with pytest.raises(ValueError, match="see images through convolutions: train with --torso mlp"):
+        to_sb3(convolutional, Arm(space))
     with pytest.raises(ValueError, match="choose one of linear, multilinear, joint, or train with gumbelrl's own"):
         to_sb3(agent_of("sac", space, critic="interpolated"), Arm(space))
 

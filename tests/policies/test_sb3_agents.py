@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 sb3 = pytest.importorskip("stable_baselines3")
 
+from stable_baselines3.common.envs import BitFlippingEnv  # noqa: E402
 from stable_baselines3.common.noise import NormalActionNoise  # noqa: E402
 from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
 
@@ -147,6 +148,15 @@ def test_several_environments_and_the_same_seed_again(agent):
         return torch.cat([p.flatten() for p in make_model(agent, envs).learn(48).policy.parameters()])
 
     assert torch.equal(run(), run())
+
+
+def test_hindsight_replay_through_the_wrapper():
+    """The reward is computed anew by the wrapped environment, which knows nothing of one-hot actions."""
+    env = OneHotActions(BitFlippingEnv(n_bits=3, continuous=False, max_steps=5))
+    model = make_model(
+        "SAC", env, "MultiInput", replay_buffer_class=sb3.HerReplayBuffer, replay_buffer_kwargs={"n_sampled_goal": 2}
+    )
+    assert {-1.0, 0.0} == set(np.unique(model.learn(40).replay_buffer.sample(64).rewards))
 
 
 def test_bounded_logits_keep_the_odds_bounded():
