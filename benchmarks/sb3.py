@@ -2,7 +2,7 @@
 
     python benchmarks/sb3.py speed       # PPO with the head against its own policy; two minutes
     python benchmarks/sb3.py learning    # the same, ten seeds of both; a quarter of an hour on one core
-    python benchmarks/sb3.py one-hot     # SAC on CartPole through OneHotActions, ten seeds; forty minutes on one core
+    python benchmarks/sb3.py one-hot     # SAC on CartPole through OneHotActions, ten seeds; twenty minutes on one core
 
 Results go to benchmarks/results/sb3_ppo_speed.json, sb3_ppo_learning.json and sb3_one_hot.json; the first two also take
 `--env LunarLander-v3`, which needs box2d.
@@ -14,8 +14,8 @@ with stable-baselines3's loop over environments (`loop`) and once with ours, ste
 another stream of random numbers, so that what is looked for is no difference: the interval is of the mean difference of
 the returns, 95%, by the bootstrap over seeds.
 
-`one-hot` trains with the settings of GumbelSAC and tells the return of the greedy policy, and when the mean of the last
-100 training episodes first reached 475.
+`one-hot` trains with the settings of GumbelSAC until the mean of the last 100 training episodes reaches 475, and tells
+when that was and the return of the greedy policy then.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def measure_learning(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Solved(BaseCallback):
-    """Notes when the mean return of the last 100 training episodes first reached 475."""
+    """Notes when the mean return of the last 100 training episodes first reached 475, and ends the training then."""
 
     step: int | None = None
 
@@ -111,7 +111,7 @@ class Solved(BaseCallback):
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if self.step is None and len(returns) == 100 and sum(returns) >= 47_500:
             self.step = self.num_timesteps
-        return True
+        return self.step is None
 
 
 def measure_one_hot(options: argparse.Namespace) -> dict[str, Any]:
