@@ -47,10 +47,11 @@ class A2C(ScoreFunctionAgent[A2CConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(rollout, trace=self.config.trace)
+        data = self.batch(self.perception.normalised(rollout), trace=self.config.trace)
         loss, metrics = self.loss(data)
         metrics["gradient/norm"] = self.descend(loss)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
+        self.perception.merge(rollout)
         return metrics
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:

@@ -19,7 +19,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
@@ -32,6 +32,8 @@ from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.perception.normalisation import ObservationNormaliser
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.agents.replay import Batch, Replay
 from gumbelrl.agents.rollout import Transition
@@ -74,6 +76,8 @@ class OffPolicyConfig:
         activation: of the hidden layers.
         layer_norm: normalise hidden layers before their activation.
         torso: `mlp`; `conv` for images; `auto` is conv where observations are images, mlp elsewhere.
+        normalise_observations: give observations mean 0 and variance 1, by the statistics of each member's own so far;
+            the replay keeps them as they were.
         baseline: of `reinforce`; see there. `moving-mean` is an exponential mean of each member's values.
         num_samples: of the estimator, for each state; its own default if not given.
         diagnostics_interval: rollouts between measurements of the estimator's bias and variance; 0 for none.
@@ -103,6 +107,7 @@ class OffPolicyConfig:
     activation: Literal["silu", "relu", "tanh"] = "silu"
     layer_norm: bool = True
     torso: Literal["auto", "mlp", "conv"] = "auto"
+    normalise_observations: bool = False
     baseline: Literal["none", "mean-action", "self-critical", "moving-mean"] = "mean-action"
     num_samples: int | None = None
     diagnostics_interval: int = 1024
@@ -162,7 +167,6 @@ class OffPolicyAgent(Generic[Config]):
 
     num_critics: ClassVar[int] = 2
     has_target_actor: ClassVar[bool] = False
-    perception: ClassVar[None] = None  # observations reach the networks as they are
 
     def __init__(
         self,
@@ -186,7 +190,11 @@ class OffPolicyAgent(Generic[Config]):
             "layer_norm": config.layer_norm,
             "torso": config.torso,
             "space": observation_space,
+            "normalised": config.normalise_observations,
         }
+        self.perception = Perception(
+            ObservationNormaliser(len(seeds), num_features, device=device) if config.normalise_observations else None
+        )
         num_logits = layout.num_groups * layout.num_choices
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         critic_seeds = [derive_seed(seed, "critic", index) for seed in seeds for index in range(self.num_critics)]
@@ -286,12 +294,26 @@ class OffPolicyAgent(Generic[Config]):
         metrics: dict[str, Tensor] = {}
         if self.num_steps_seen >= config.learning_starts and self.replay.num_rows:
             drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
-            for batch in drawn.split(config.batch_size):
+            for batch in self._normalised(drawn).split(config.batch_size):
                 metrics |= self.learn(batch)
+        self.perception.merge(rollout)
         return metrics if "policy/probs" in metrics else self._metrics_of(rollout) | metrics
 
+    def _normalised(self, drawn: Batch) -> Batch:
+        """Return transitions as the networks see them: by the statistics of now, not of when they were stored."""
+        if (normaliser := self.perception.normaliser) is None:
+            return drawn
+        return replace(
+            drawn,
+            observation=normaliser(drawn.observation),
+            next_observation=normaliser(drawn.next_observation),
+        )
+
     def learn(self, batch: Batch) -> dict[str, Tensor]:
-        """Make one update; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
+        """Make one update on observations as the networks see them; return metrics.
+
+        Each is `[member]`, and `policy/probs` `[member, batch, group, choice]`.
+        """
         self.num_updates += 1
         return self._step(batch, climb=self.actor_is_due())
 
@@ -399,6 +421,7 @@ class OffPolicyAgent(Generic[Config]):
         """
         observation = rollout.observation.transpose(0, 1).flatten(1, 2)[:, -DIAGNOSED_STATES:]
         mask = None if rollout.mask is None else rollout.mask.transpose(0, 1).flatten(1, 2)[:, -DIAGNOSED_STATES:]
+        observation, _ = self.perception(observation, None)
         policy, value = self.policy(observation, mask), self.critic(observation)
         return diagnose_path(
             self.path, observation, policy, self.climbed_value(value, policy), generator=self.diagnostic_streams
@@ -427,6 +450,7 @@ class OffPolicyAgent(Generic[Config]):
             "replay": self.replay.state_dict(),
             "num_steps_seen": self.num_steps_seen,
             "num_updates": self.num_updates,
+            "perception": self.perception.saved(),
         }
 
     @torch.no_grad()
@@ -444,3 +468,4 @@ class OffPolicyAgent(Generic[Config]):
         self.path.moving_mean.copy_(state["path"]["moving_mean"])
         self.replay.load_state_dict(state["replay"])
         self.num_steps_seen, self.num_updates = state["num_steps_seen"], state["num_updates"]
+        self.perception.restore(state.get("perception", {}))

@@ -111,7 +111,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(rollout, trace=self.config.trace)
+        data = self.batch(self.perception.normalised(rollout), trace=self.config.trace)
         active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
@@ -123,6 +123,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
                     active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
                     metrics["gradient/norm"] = self._descend_where(active, loss)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
+        self.perception.merge(rollout)
         return metrics
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:

@@ -68,10 +68,11 @@ class Reinforce(ScoreFunctionAgent[ReinforceConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.returns(rollout)
+        data = self.returns(self.perception.normalised(rollout))
         loss, metrics = self.loss(data)
         metrics["gradient/norm"] = self.descend(loss)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
+        self.perception.merge(rollout)
         return metrics
 
     def returns(self, rollout: Transition) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.perception.normalisation import ObservationNormaliser
+from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
 from gumbelrl.agents.returns import generalised_advantages
 from gumbelrl.agents.rollout import Transition
@@ -53,6 +55,7 @@ class ScoreFunctionConfig:
         hidden: units of each hidden layer, of actor and value function.
         activation: of the hidden layers.
         torso: `mlp`; `conv` for images; `auto` is conv where observations are images, mlp elsewhere.
+        normalise_observations: give observations mean 0 and variance 1, by the statistics of each member's own.
     """
 
     num_envs: int = 16
@@ -69,6 +72,7 @@ class ScoreFunctionConfig:
     hidden: tuple[int, ...] = (64, 64)
     activation: Literal["tanh", "silu", "relu"] = "tanh"
     torso: Literal["auto", "mlp", "conv"] = "auto"
+    normalise_observations: bool = False
 
     diagnostics_interval: ClassVar[int] = 0  # there is no estimator to measure
 
@@ -112,8 +116,6 @@ class ScoreFunctionAgent(Generic[Config]):
         device: where everything lives.
     """
 
-    perception: ClassVar[None] = None  # observations reach the networks as they are
-
     def __init__(
         self,
         config: Config,
@@ -130,7 +132,10 @@ class ScoreFunctionAgent(Generic[Config]):
         self.config, self.layout, self.num_members = config, layout, len(seeds)
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         network: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation, "layer_norm": False}
-        network |= {"torso": config.torso, "space": observation_space}
+        network |= {"torso": config.torso, "space": observation_space, "normalised": config.normalise_observations}
+        self.perception = Perception(
+            ObservationNormaliser(len(seeds), num_features, device=device) if config.normalise_observations else None
+        )
         num_logits = layout.num_groups * layout.num_choices
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         self.value_network = make_torso(self.streams, num_features, 1, last_gain=1.0, **network)
@@ -225,6 +230,7 @@ class ScoreFunctionAgent(Generic[Config]):
             "parameters": self.flat.detach(),
             "optimizer": dict(self.optimizer.state[self.flat]),
             "streams": self.streams.state_dict(),
+            "perception": self.perception.saved(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,6 +240,7 @@ class ScoreFunctionAgent(Generic[Config]):
             name: value.to(self.flat.device) for name, value in state["optimizer"].items()
         }
         self.streams.load_state_dict(state["streams"])
+        self.perception.restore(state.get("perception", {}))
 
 
 def fold_time(column: Tensor) -> Tensor:

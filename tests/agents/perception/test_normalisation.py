@@ -1,10 +1,12 @@
 """Normalised observations: the statistics are right, each member's own, frozen in evaluation, and saved."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from gumbelrl.agents import ActorCritic, ActorCriticConfig, Trainer, evaluate
+from gumbelrl.agents import AGENTS, ActorCritic, ActorCriticConfig, Trainer, evaluate
 from gumbelrl.agents.perception.normalisation import LARGEST, ObservationNormaliser
 from gumbelrl.envs import CartPole
 from gumbelrl.policies import ActionLayout
@@ -104,6 +106,60 @@ def test_the_statistics_are_saved():
     other.load_state_dict(one.state_dict())
     assert torch.equal(other.agent.perception.normaliser.variance, one.agent.perception.normaliser.variance)
     assert one.agent.perception.normaliser.count == other.agent.perception.normaliser.count == 192
+
+
+OFF_POLICY = {
+    "diagnostics_interval": 2,
+    "learning_starts": 16,
+    "batch_size": 8,
+    "replay_capacity": 128,
+    "hidden": (16,),
+}
+OTHERS = {
+    "sac": OFF_POLICY,
+    "td3": OFF_POLICY,
+    "ddpg": OFF_POLICY,
+    **{name: {"rollout_steps": 8, "hidden": (16,)} for name in ("ppo", "a2c", "reinforce")},
+}
+
+
+def make_other(name, **changes):
+    entry = AGENTS[name]
+    settings = {"num_envs": 8, "normalise_observations": True, **OTHERS[name], **changes}
+    config = entry.config(**settings)
+    env = FarAway(2 * config.num_envs)
+    layout = ActionLayout.from_space(env.single_action_space)
+    agent = entry.agent(config, layout=layout, num_features=4, seeds=(0, 1))
+    return Trainer(agent, env, seeds=(0, 1), total_steps=24_576, temperature=lambda progress, step: 1.0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_agent_sees_what_the_statistics_so_far_make_of_observations(name):
+    """And acts by it, goes on exactly from a saved state, and finds it in an evaluation."""
+    trainer, other = make_other(name), make_other(name)
+    seen = []
+    actor = trainer.agent.actor
+    actor.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    for _ in range(8):
+        trainer.iterate()
+    assert trainer.agent.perception.normaliser.count == 8 * 8 * trainer.agent.config.rollout_steps
+    assert max(float(each.abs().max()) for each in seen[-4:]) <= LARGEST  # observations are around 1,000
+    other.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    trainer.iterate(), other.iterate()
+    for one, two in zip(trainer.agent.actor.parameters(), other.agent.actor.parameters(), strict=True):
+        assert torch.equal(one, two)
+    evaluate(trainer.agent, FarAway, seeds=(0, 1), episodes=2, greedy=True)
+    assert seen[-1].abs().max() <= LARGEST
+
+
+def test_a_replay_keeps_observations_as_they_were():
+    trainer = make_other("sac")
+    for _ in range(6):
+        trainer.iterate()
+    drawn = trainer.agent.replay.sample(16, generator=trainer.agent.streams)
+    assert drawn.observation.mean() > 900
+    normaliser = trainer.agent.perception.normaliser
+    torch.testing.assert_close(trainer.agent._normalised(drawn).next_observation, normaliser(drawn.next_observation))
 
 
 def test_normalised_observations_are_learned_from_where_raw_ones_are_not():
