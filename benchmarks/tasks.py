@@ -1,0 +1,62 @@
+"""What a benchmark of learning runs: an agent in an environment, and the trainer of all its seeds side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gumbelrl.agents import AGENTS, Trainer
+from gumbelrl.agents.perception.observations import num_features
+from gumbelrl.envs import BatchedEnv, make
+from gumbelrl.policies import ActionLayout, parse_temperature
+
+TIME_LIMIT = 1000  # where the environment has none: a policy may walk in circles
+
+
+@dataclass(frozen=True)
+class Task:
+    """An agent in an environment, and what it should reach there.
+
+    Attributes:
+        goal: mean return that counts as reached.
+        measure: of what: `training`, the last 100 training episodes, exploration included, at the end and before;
+            `greedy`, 100 episodes with the most probable actions at the end.
+        settings: of the agent, beside its defaults; none for those alone.
+    """
+
+    env: str
+    agent: str
+    total_steps: int
+    goal: float
+    measure: str = "training"
+    policy: str = "gumbel"
+    critic: str = "linear"
+    temperature: str = "1.0"
+    settings: dict[str, Any] = field(default_factory=dict)
+    env_settings: dict[str, Any] = field(default_factory=dict)
+
+
+def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
+    """Return a trainer of the task and what makes its environments."""
+
+    def make_env(num_envs: int) -> BatchedEnv:
+        env = make(task.env, num_envs=num_envs, **task.env_settings)
+        env.max_episode_steps = env.max_episode_steps or TIME_LIMIT
+        return env
+
+    entry = AGENTS[task.agent]
+    config, schedule = entry.config(**task.settings), parse_temperature(task.temperature)
+    env = make_env(len(seeds) * config.num_envs)
+    agent = entry.agent(
+        config,
+        layout=ActionLayout.from_space(env.single_action_space),
+        num_features=num_features(env.single_observation_space),
+        seeds=seeds,
+        estimator=task.policy if entry.uses_estimator else "",
+        critic=task.critic if entry.uses_estimator else "",
+        temperature=schedule,
+        observation_space=env.single_observation_space,
+        device="cpu",
+    )
+    trainer = Trainer(agent, env, seeds=seeds, total_steps=task.total_steps, temperature=schedule.value)
+    return trainer, make_env
