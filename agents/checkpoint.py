@@ -211,6 +211,16 @@ class CheckpointStore:
     def folder(self, step: int) -> Path:
         return self.root / f"step-{step:012d}"
 
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Return what a checkpoint says beside its tensors, which are not read.
+
+        Raises:
+            CheckpointError: it is damaged, foreign or newer.
+            OSError: it cannot be read.
+        """
+        metadata: dict[str, Any] = _read_description(self.folder(step) / DESCRIPTION)["metadata"]
+        return metadata
+
     def save(self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
         """Save; older checkpoints go only after the new one is in place."""
         folder = self.folder(step)

@@ -84,12 +84,12 @@ def _record(experiment: Experiment) -> dict[str, str]:
 
 def _track(experiment: Experiment, results: dict[str, Any], *, mode: str) -> None:
     """Make W&B runs of the job type `evaluate`, in the group of the training's; online, they use its checkpoint."""
-    from gumbelrl.agents.tracking.wandb_runs import WandbSink
+    from gumbelrl.agents.tracking.wandb_sink import WandbSink
 
     config = experiment.config
     labels = run_labels(experiment.folder, config, new_run_ids(len(config.seeds)), job_type="evaluate")
     sink = WandbSink(experiment.folder, mode=mode, labels=labels)
-    sink.use(f"model-{experiment.run_ids[0]}:step-{experiment.trainer.step}")
+    sink.use([f"model-{experiment.run_ids[0]}:step-{experiment.trainer.step}"])
     for index, member in enumerate(results["members"]):
         row = {"step": member["step"]} | {f"eval/{kind}_return": member[kind]["mean"] for kind in KINDS}
         videos = results.get("videos", {}) if index == 0 else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gumbelrl.agents.compare.comparison import Comparison, compare
@@ -27,6 +28,8 @@ def train_and_compare(runs: RunSet, *, start: float) -> int:
     Raises:
         RunError: no run finished.
     """
+    from gumbelrl.agents.compare.upload import upload_report
+
     try:
         runs.run()
     except KeyboardInterrupt:
@@ -40,6 +43,9 @@ def train_and_compare(runs: RunSet, *, start: float) -> int:
     comparison = compare([runs.folder])
     write_report(comparison, runs.folder)
     print_comparison(comparison)
+    with suppress(KeyboardInterrupt):  # the report is there; who does not want to wait for W&B leaves that to itself
+        files = [runs.folder / name for name in (PAGE_FILE, JSON_FILE)]
+        upload_report(comparison, runs.folder, files, runs.configs)
     print_files(runs.folder, seconds=time.perf_counter() - start)
     return 1 if runs.failures else 0
 

@@ -15,7 +15,10 @@ from gumbelrl.agents.tracking.base import JsonLines, Sink, Sinks, read_history
 
 if TYPE_CHECKING:
     from gumbelrl.agents.experiment import RunConfig
-    from gumbelrl.agents.tracking.wandb_runs import RunLabel
+    from gumbelrl.agents.tracking.wandb_sink import RunLabel
+
+
+LONGEST_TAG = 64  # that W&B takes
 
 
 def open_sinks(
@@ -36,7 +39,7 @@ def open_sinks(
         others.append(TensorBoardSink(folder, config.seeds, resume_step=resume_step))
     lines = JsonLines(folder, config.seeds, resume_step=resume_step, finished=finished)
     if config.track != "off":
-        from gumbelrl.agents.tracking.wandb_runs import WandbSink
+        from gumbelrl.agents.tracking.wandb_sink import WandbSink
 
         history = [] if resume_step is None else read_history(folder, config.seeds)
         labels = run_labels(folder, config, run_ids)
@@ -46,10 +49,11 @@ def open_sinks(
 
 def run_labels(folder: Path, config: RunConfig, run_ids: Sequence[str], *, job_type: str = "train") -> list[RunLabel]:
     """Return what W&B is told of each member: its group folds the seeds of one run together."""
-    from gumbelrl.agents.tracking.wandb_runs import RunLabel
+    from gumbelrl.agents.tracking.wandb_sink import RunLabel
 
     base = f"{config.env}-{config.agent}-{config.policy}"
     versions = {"gumbelrl": gumbelrl.__version__, "torch": torch.__version__}
+    described = [config.env, config.agent, config.policy, config.critic]
     suffix = "" if job_type == "train" else f"-{job_type}"
     return [
         RunLabel(
@@ -59,11 +63,18 @@ def run_labels(folder: Path, config: RunConfig, run_ids: Sequence[str], *, job_t
             name=f"{base}-seed{seed}{suffix}",
             run_id=run_id,
             config={**config.to_json(), **versions, "seed": seed},
-            tags=list(dict.fromkeys([config.env, config.agent, config.policy, config.critic, *config.tags])),
+            tags=list(dict.fromkeys([*described, *config.tags, *set_tag(folder.resolve().parent)])),
             notes=config.notes,
         )
         for seed, run_id in zip(config.seeds, run_ids, strict=True)
     ]
+
+
+def set_tag(folder: Path) -> list[str]:
+    """Return the tag by which W&B finds the runs of a set and their comparison; none where it is no set's folder."""
+    from gumbelrl.agents.compare.run_set import is_set
+
+    return [folder.resolve().name[:LONGEST_TAG]] if is_set(folder) else []
 
 
 def new_run_ids(count: int) -> list[str]:

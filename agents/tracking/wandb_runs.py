@@ -1,243 +1,123 @@
 """Weights & Biases: one run a member, grouped; offline unless the user is logged in. The only importer of wandb.
 
-Everything wandb does happens in one thread of its own, fed by a queue: starting it (about a second) and writing to it
-do not hold training up, and whatever goes wrong there is one warning, never the end of the training.
+This file is a program too, the one that `wandb_sink` starts: a process that does nothing but keep runs, so that
+importing wandb (0.7 s), starting it and writing to it cost the training process nothing. It is run by its path and
+imports nothing of its own package, since `gumbelrl.agents` brings torch along, which is not needed here.
 
-A run is gone on with by its id. What of its history W&B lacks (all of it where it is offline, since a killed process
-leaves a log cut short) is written again from the JSON lines; what W&B has already is not sent twice.
+Orders come over standard input and reports go out over standard output, a JSON array a line each:
+
+    in   [method of WandbRuns, {argument: value}]; `open` first, `finish` last
+    out  ["warning" | "stopped" | "finished", text]
+
+Standard input that ends without `finish` is a training process that was killed: the runs are marked failed, with the
+last metrics that it sent.
+
+A run is gone on with by its id. What of its history W&B lacks (all of it where it is offline) is written again from the
+JSON lines; what W&B has already is not sent twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import queue
 import shutil
+import signal
+import sys
 import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
-
-from gumbelrl.agents.tracking.base import NUM_BINS, Counts, Row, is_media
-
-CLOSE_TIMEOUT_S = 60.0
-PATIENCE_S = 1.0  # beyond this, waiting is told
 LEAST_FREE_BYTES = 1 << 20  # wandb drops what it cannot write without a word, so room is looked for first
+PREDECESSOR_TIMEOUT_S = 30.0
+PARENT_INTERVAL_S = 5.0
+NICENESS = 10  # where processes share cores, training goes first; at the end it waits, and this one has its core
+KILLED = 137  # the exit status by which a shell reports a process that was killed
 PREFIXES = ("train", "eval", "gradient", "policy", "time")
 
 
-@dataclass(frozen=True)
-class RunLabel:
-    """What W&B is told of one member's run.
-
-    Attributes:
-        run_id: kept in the checkpoint, so that resuming continues the same run.
-        group: folds the members together.
-        job_type: `train` or `evaluate`.
-    """
-
-    project: str
-    group: str
-    job_type: str
-    name: str
-    run_id: str
-    config: Mapping[str, Any]
-    tags: Sequence[str] = ()
-    notes: str = ""
-
-
-class WandbSink:
-    """A sink that hands everything to a thread.
+class WandbRuns:
+    """The W&B runs of the members of one training.
 
     Args:
-        folder: where `wandb/` goes, and where pictures and videos lie.
-        mode: `online`, `offline`, or `auto`: online when the user is logged in.
-        labels: one a member.
-        history: what the JSON lines hold already: (member, row, histograms) in the order of steps.
+        warn: takes what the user is to be told.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        mode: str,
-        labels: Sequence[RunLabel],
-        history: Sequence[tuple[int, Row, Counts]] = (),
-    ) -> None:
-        self.folder, self.mode, self.labels = folder.resolve(), mode, labels
-        self.failure: str | None = None
-        self.warnings: list[str] = []
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self.warn = warn
+        self.folder = Path()
+        self.labels: Sequence[Mapping[str, Any]] = ()
         self.runs: list[Any] = []
-        self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.jobs.put(lambda: self._start(history))
-        # A daemon: a hung upload must not keep the process alive; `close` waits for it, but not for ever.
-        self.thread = threading.Thread(target=self._work, name="wandb", daemon=True)
-        self.thread.start()
+        self.lock: int | None = None
 
-    # What the training thread calls ---------------------------------------------------------------------------------
+    # Orders ---------------------------------------------------------------------------------------------------------
 
-    def log(self, member: int, row: Row, histograms: Counts) -> None:
-        self._tell()
-        self.jobs.put(lambda: self._write(member, row, histograms))
+    def open(
+        self,
+        *,
+        folder: str,
+        mode: str,
+        labels: Sequence[Mapping[str, Any]],
+        history: Sequence[tuple[int, Mapping[str, Any], Mapping[str, Sequence[int]]]],
+    ) -> None:
+        """Begin the runs, or go on with them.
 
-    def log_evaluation(self, member: int, row: Row) -> None:
-        self.jobs.put(lambda: self._write(member, row, {}))
-
-    def summarise(self, member: int, summary: Mapping[str, Any]) -> None:
-        self.jobs.put(lambda: self.runs[member].summary.update(dict(summary)))
-
-    def files(self, kind: str, paths: Sequence[Path], metadata: Mapping[str, Any]) -> None:
-        self.jobs.put(lambda: self._log_artifact(kind, [path.resolve() for path in paths], metadata))
-
-    def use(self, artifact: str) -> None:
-        """Name an artifact of the project as every member's input; offline, wandb does not know inputs."""
-
-        def job() -> None:
-            for run in self.runs:
-                if not run.offline:
-                    run.use_artifact(artifact)
-
-        self.jobs.put(job)
-
-    def flush(self) -> None:
-        """Nothing: a run that is gone on with is completed from the JSON lines."""
-
-    def close(self, *, failed: bool) -> None:
-        def finish() -> None:
-            for run in self.runs:
-                run.finish(exit_code=1 if failed else 0)
-            _check_room(self.folder / "wandb")  # the last rows may have met a full disk
-
-        self.jobs.put(finish)
-        self.jobs.put(None)
-        self.thread.join(min(PATIENCE_S, CLOSE_TIMEOUT_S))
-        if self.thread.is_alive():
-            print("waiting for W&B to finish …", flush=True)
-            self.thread.join(CLOSE_TIMEOUT_S)
-        self._tell()
-        if self.thread.is_alive():
-            warnings.warn(f"W&B did not finish within {CLOSE_TIMEOUT_S:.0f} s; `wandb sync` can upload the rest")
-
-    def _tell(self) -> None:
-        """Pass on, from the thread that trains, what the other one has to say."""
-        while self.warnings:
-            warnings.warn(self.warnings.pop(0))
-
-    # What the other thread does -------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (job := self.jobs.get()) is not None:
-            if self.failure is not None:
-                continue
-            try:
-                job()
-            except BaseException as error:  # whatever wandb raises, SystemExit included, training goes on
-                self.failure = f"{type(error).__name__}: {error}".strip(": ")
-                self.warnings.append(f"W&B stopped ({self.failure}); metrics.jsonl stays complete")
-                self._let_go()
-
-    def _let_go(self) -> None:
-        """Take down what is left of wandb: it would complain when the process ends, and the next run starts afresh."""
-        import contextlib
-
-        with contextlib.suppress(BaseException):
-            import wandb
-
-            wandb.teardown(exit_code=1)
-
-    def _start(self, history: Sequence[tuple[int, Row, Counts]]) -> None:
-        import wandb
-
+        Args:
+            folder: where `wandb/` goes, and where pictures and videos lie; absolute.
+            mode: `online`, `offline`, or `auto`: online when the user is logged in.
+            labels: the fields of a `RunLabel`, one a member.
+            history: what the JSON lines hold already: (member, row, histograms) in the order of steps.
+        """
+        self.folder, self.labels = Path(folder), labels
         os.environ.setdefault("WANDB_SILENT", "true")
-        mode = self._choose_mode(wandb)
+        (self.folder / "wandb").mkdir(exist_ok=True)  # where that cannot be, wandb would write somewhere else
+        # A training that was killed, and is now gone on with, may have left a process that still keeps these runs.
+        self.lock = hold(self.folder / "wandb" / f".{labels[0]['run_id']}.lock", timeout=PREDECESSOR_TIMEOUT_S)
+        mode = self._choose_mode(mode)
         try:
-            self._open(wandb, mode)
+            self._begin(mode)
         except Exception as error:
             if mode != "online":
                 raise
             self._stay_offline(f"{type(error).__name__}: {error}")
-            self._let_go()
-            self._open(wandb, "offline")
+            let_go()
+            self._begin("offline")
         for member, row, histograms in history:
-            self._write(member, row, histograms)
+            self.write(member=member, row=row, histograms=histograms)
         if mode == "offline":
             self._remove_superseded()
 
-    def _choose_mode(self, wandb: Any) -> str:
-        """Return the mode to start in; `online` needs a key to log in with."""
-        if self.mode == "auto" and (asked := os.environ.get("WANDB_MODE")):
-            return asked
-        # Neither a question on the terminal nor a word over the network.
-        if self.mode == "offline" or wandb.login(prompt=False, verify=False):
-            return "offline" if self.mode == "offline" else "online"
-        if self.mode == "online":
-            self._stay_offline("you are not logged in: `wandb login` does that")
-        return "offline"
-
-    def _stay_offline(self, reason: str) -> None:
-        self.warnings.append(
-            f"W&B is not reached ({reason}); the run is kept offline, `wandb sync {self.folder}/wandb/offline-run-*` "
-            "uploads it"
-        )
-
-    def _open(self, wandb: Any, mode: str) -> None:
-        self.runs.clear()
-        for label in self.labels:
-            run = wandb.init(
-                project=label.project,
-                group=label.group,
-                job_type=label.job_type,
-                name=label.name,
-                id=label.run_id,
-                # An offline log holds the whole run: what a server has of it is replaced when it is uploaded.
-                resume="allow" if mode == "online" else None,
-                dir=str(self.folder),
-                mode=mode,
-                config=dict(label.config),
-                tags=list(label.tags),
-                notes=label.notes or None,
-                reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-            )
-            run.define_metric("step", hidden=True)
-            for prefix in PREFIXES:
-                run.define_metric(f"{prefix}/*", step_metric="step")
-            self.runs.append(run)
-
-    def _write(self, member: int, row: Row, histograms: Counts) -> None:
+    def write(self, *, member: int, row: Mapping[str, Any], histograms: Mapping[str, Sequence[int]]) -> None:
+        """Take a row: numbers, None for NaN, and names of pictures and videos in the folder."""
         import wandb
 
         run = self.runs[member]
         if row["step"] < run.starting_step:  # W&B has it from before the run was resumed
             return
         _check_room(self.folder / "wandb")
-        data: dict[str, Any] = {name: self._value(wandb, value) for name, value in row.items()}
-        edges = np.linspace(0.0, 1.0, NUM_BINS + 1)
+        data: dict[str, Any] = {name: self._value(value) for name, value in row.items()}
         for name, counts in histograms.items():
-            data[name] = wandb.Histogram(np_histogram=(np.asarray(counts), edges))
+            edges = [index / len(counts) for index in range(len(counts) + 1)]
+            data[name] = wandb.Histogram(np_histogram=(list(counts), edges))  # type: ignore[arg-type]
         # Not committed before a later step comes: an evaluation joins the row of its step.
         run.log(data, step=row["step"])
 
-    def _value(self, wandb: Any, value: Any) -> Any:
-        if not is_media(value):
-            return float("nan") if value is None else value
-        path = self.folder / value
-        if path.suffix == ".png":
-            return wandb.Image(str(path))
-        return wandb.Video(str(path), format=path.suffix.removeprefix("."))
+    def summarise(self, *, member: int, summary: Mapping[str, Any]) -> None:
+        self.runs[member].summary.update(dict(summary))
 
-    def _log_artifact(self, kind: str, paths: Sequence[Path], metadata: Mapping[str, Any]) -> None:
+    def files(self, *, kind: str, paths: Sequence[str], metadata: Mapping[str, Any]) -> None:
         """Give a version of an artifact to the first member's run: the members share their files."""
         import wandb
 
         run = self.runs[0]
         artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata=dict(metadata))
-        for path in paths:
-            # Immutable: not copied; these files are never written again.
+        for path in map(Path, paths):
+            # Immutable: not copied; these files are not written again without a log that takes this one's place.
             add = artifact.add_dir if path.is_dir() else artifact.add_file
             add(str(path), policy="immutable")
         if kind == "config" and not run.offline:  # an input of every member; offline, wandb knows outputs only
@@ -247,19 +127,125 @@ class WandbSink:
         aliases = ["latest", *([f"step-{metadata['step']}"] if "step" in metadata else [])]
         run.log_artifact(artifact, aliases=aliases)
 
+    def use(self, *, artifacts: Sequence[str]) -> None:
+        """Name artifacts of the project as every member's inputs; offline, wandb does not know inputs."""
+        missing = []
+        for name in artifacts:
+            try:
+                for run in self.runs:
+                    if not run.offline:
+                        run.use_artifact(name)
+            except Exception as error:  # of a run that was not tracked online, say: the rest is worth having
+                missing.append(f"{name} ({type(error).__name__}: {error})")
+        if missing:
+            self.warn(f"W&B does not know what this was made from: {'; '.join(missing)}")
+
+    def finish(self, *, exit_code: int) -> None:
+        for run in self.runs:
+            run.finish(exit_code=exit_code)
+        _check_room(self.folder / "wandb")  # the last rows may have met a full disk
+
+    # Beginning ------------------------------------------------------------------------------------------------------
+
+    def _choose_mode(self, asked: str) -> str:
+        """Return the mode to start in; `online` needs a key to log in with."""
+        import wandb
+
+        if asked == "auto" and (wished := os.environ.get("WANDB_MODE")):
+            return wished
+        # Neither a question on the terminal nor a word over the network.
+        if asked == "offline" or wandb.login(prompt=False, verify=False):
+            return "offline" if asked == "offline" else "online"
+        if asked == "online":
+            self._stay_offline("you are not logged in: `wandb login` does that")
+        return "offline"
+
+    def _stay_offline(self, reason: str) -> None:
+        self.warn(
+            f"W&B is not reached ({reason}); the run is kept offline, `wandb sync {self.folder}/wandb/offline-run-*` "
+            "uploads it"
+        )
+
+    def _begin(self, mode: str) -> None:
+        import wandb
+
+        self.runs.clear()
+        for label in self.labels:
+            run = wandb.init(
+                project=label["project"],
+                group=label["group"],
+                job_type=label["job_type"],
+                name=label["name"],
+                id=label["run_id"],
+                # An offline log holds the whole run: what a server has of it is replaced when it is uploaded.
+                resume="allow" if mode == "online" else None,
+                dir=str(self.folder),
+                mode=mode,  # type: ignore[arg-type]
+                config=dict(label["config"]),
+                tags=list(label["tags"]),
+                notes=label["notes"] or None,
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            )
+            run.define_metric("step", hidden=True)
+            for prefix in PREFIXES:
+                run.define_metric(f"{prefix}/*", step_metric="step")
+            self.runs.append(run)
+
     def _remove_superseded(self) -> None:
         """Remove the logs of killed processes: the new one holds all of the run, and the JSON lines do anyway."""
         for label, run in zip(self.labels, self.runs, strict=True):
             mine = Path(run.dir).resolve().parent
-            for old in (self.folder / "wandb").glob(f"offline-run-*-{label.run_id}"):
+            for old in (self.folder / "wandb").glob(f"offline-run-*-{label['run_id']}"):
                 if old.resolve() != mine:
                     shutil.rmtree(old, ignore_errors=True)
+
+    def _value(self, value: Any) -> Any:
+        import wandb
+
+        if not isinstance(value, str):
+            return float("nan") if value is None else value
+        path = self.folder / value
+        if path.suffix == ".png":
+            return wandb.Image(str(path))
+        return wandb.Video(str(path), format=path.suffix.removeprefix("."))  # type: ignore[arg-type]
 
 
 def _check_room(folder: Path) -> None:
     """Raise the error of a full disk before wandb meets it."""
     if folder.exists() and shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def hold(path: Path, *, timeout: float) -> int | None:
+    """Lock a file for as long as this process lives, once no other process holds it; return its descriptor.
+
+    None where another one still holds it after `timeout` seconds, or where there are no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor, deadline = os.open(path, os.O_CREAT | os.O_RDWR), time.monotonic() + timeout
+    with contextlib.suppress(OSError):  # a file system without locks
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.05)
+    os.close(descriptor)
+    return None
+
+
+def let_go() -> None:
+    """Take down what is left of wandb, whatever state it is in."""
+    with contextlib.suppress(BaseException):
+        import wandb
+
+        wandb.teardown()
 
 
 def default_entity() -> str | None:
@@ -269,3 +255,96 @@ def default_entity() -> str | None:
     if not wandb.login(prompt=False, verify=False):
         return None
     return str(wandb.Api().default_entity)
+
+
+# The process ---------------------------------------------------------------------------------------------------------
+
+Order = tuple[str, Mapping[str, Any]]
+Tell = Callable[[str, str], None]
+
+
+def read_orders(source: BinaryIO, *, parent: int) -> Iterator[Order]:
+    """Yield the orders until they end, by the end of the file or that of the training process, `parent`.
+
+    They are read as they come, by a thread, so that whoever writes never waits for wandb. The parent is looked at as
+    well because processes that it has forked, for environments say, may outlive it and keep the pipe open.
+    """
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in source:
+            lines.put(line)
+        lines.put(b"")
+
+    threading.Thread(target=read, name="orders", daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=PARENT_INTERVAL_S)
+        except queue.Empty:
+            if os.getppid() != parent:
+                return
+            continue
+        if not line.endswith(b"\n"):  # the end, or an order that was cut short
+            return
+        name, arguments = json.loads(line)
+        yield name, arguments
+
+
+def serve(orders: Iterable[Order], tell: Tell) -> None:
+    """Do what is ordered until `finish`; whatever wandb raises, `SystemExit` included, is one report."""
+    runs = WandbRuns(lambda text: tell("warning", text))
+    known = (runs.open, runs.write, runs.summarise, runs.files, runs.use, runs.finish)
+    methods: dict[str, Callable[..., None]] = {method.__name__: method for method in known}
+    try:
+        for name, arguments in orders:
+            methods[name](**arguments)
+            if name == "finish":
+                tell("finished", "")
+                return
+        runs.finish(exit_code=KILLED)
+    except BaseException as error:
+        tell("stopped", f"{type(error).__name__}: {error}".strip(": "))
+
+
+def leave_out_what_is_not_used() -> None:
+    """Keep wandb from importing what these runs never need: a third of the processor time of a short run.
+
+    Of every value that is no number it asks whether that is a data frame of pandas', and at the start whether inputs of
+    a W&B Launch job are waiting; each is an import of a quarter of a second (wandb 0.31). A wandb that asks for neither
+    does not notice.
+    """
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # as if it was not installed
+    inputs = types.ModuleType("wandb.sdk.launch.inputs.internal")
+    inputs.__dict__["StagedLaunchInputs"] = type("StagedLaunchInputs", (), {"apply": lambda self, run: None})
+    sys.modules[inputs.__name__] = inputs
+
+
+def main(parent: int, command: Sequence[str]) -> None:
+    """Serve a training process, and end when it does, not when someone presses Ctrl-C.
+
+    Args:
+        parent: its id.
+        command: the program that it is and its arguments, which W&B shows as the run's.
+    """
+    sys.argv[:] = command
+    os.environ.setdefault("WANDB_PROGRAM", command[0])
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what wandb may print is no report
+
+    def tell(kind: str, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            print(json.dumps([kind, text]), file=reports, flush=True)
+
+    leave_out_what_is_not_used()
+    serve(read_orders(sys.stdin.buffer, parent=parent), tell)
+    let_go()
+    os._exit(0)  # without what wandb does at the end of a process: it has been done
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

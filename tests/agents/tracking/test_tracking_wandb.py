@@ -1,23 +1,29 @@
 """Weights & Biases, offline: what `wandb leet` reads back, and that it can break without stopping the training."""
 
+import ast
 import functools
+import io
 import json
 import math
 import os
+import queue
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.command_line import main
+from gumbelrl.agents.tracking import wandb_runs, wandb_sink
 from gumbelrl.agents.tracking.base import read_rows
-from gumbelrl.agents.tracking.wandb_runs import RunLabel, WandbSink
+from gumbelrl.agents.tracking.wandb_runs import WandbRuns
+from gumbelrl.agents.tracking.wandb_sink import RunLabel, WandbSink
 
 TRAIN = Path(__file__).parents[3] / "train.py"
 COMMON = ["--evaluation-episodes", "2"]
@@ -185,15 +191,89 @@ def test_an_evaluation_is_a_run_of_its_own_in_the_same_group(folder, tmp_path):
     assert float(rows[256]["eval/greedy_return"]) == pytest.approx(members[0]["eval/greedy_return"])
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    monkeypatch.setattr("gumbelrl.agents.compare.plots.save_plots", lambda comparison, folder: None)
+
+
+def test_a_comparison_is_a_run_that_holds_the_report_and_says_what_it_is_made_from(tmp_path, without_pictures):
+    folder = tmp_path / "both"
+    words = [*TINY, "--policy", "gumbel", "softmax", "--total-steps", "64", "--notes", "why", "--tags", "mine"]
+    assert main([*words, "--track", "offline", "--output", str(folder)]) == 0
+    ((path,),) = offline_runs(folder).values()
+    found = summary(path)
+    assert (found["name"], found["state"]) == ("CartPole-v1-comparison", "finished")
+    assert found["tags"] == ["CartPole-v1", "mine", "both"]
+    assert found["notes"].startswith("why\n\nIn CartPole-v1 nothing can be concluded")
+    (run,) = records(path, "run")
+    assert (run["run_group"], run["job_type"]) == ("both", "compare")
+
+    members = {name for each in folder.glob("*/") for name in offline_runs(each)}
+    assert len(members) == 2
+    (artifact,) = records(path, "artifact")
+    assert (artifact["type"], artifact["name"]) == ("comparison", f"comparison-{found['run_id']}")
+    made_from = json.loads(artifact["metadata"])["made_from"]
+    assert set(made_from) == {f"report-{name}:step-64" for name in members}
+    for item in artifact["manifest"]["contents"]:
+        assert Path(item["local_path"]).read_bytes() == (folder / item["path"]).read_bytes()
+    assert {item["path"] for item in artifact["manifest"]["contents"]} == {"report.html", "comparison.json"}
+
+    compared = json.loads((folder / "comparison.json").read_text())["environments"]["CartPole-v1"]["variants"]
+    for label, values in found["summary"]["CartPole-v1"].items():
+        assert values["interquartile_mean"] == pytest.approx(compared[label]["final_return"]["sampled"]["value"])
+    ((log,),) = offline_runs(next(folder.glob("1_*"))).values()
+    assert "both" in summary(log)["tags"]  # by which runs and comparison are found together
+
+
+@pytest.mark.slow
+def test_comparing_again_is_another_version_and_not_another_run(tmp_path, without_pictures):
+    folder = tmp_path / "both"
+    words = [*TINY, "--policy", "gumbel", "softmax", "--total-steps", "64", "--track", "offline"]
+    assert main([*words, "--output", str(folder)]) == 0
+    ((run_id, (first,)),) = offline_runs(folder).items()
+    assert main(["--resume", str(folder)]) == 0
+    ((again, (second,)),) = offline_runs(folder).items()
+    assert again == run_id
+    assert second != first
+    assert summary(second)["state"] == "finished"
+
+
+def test_online_a_comparison_names_the_reports_of_its_runs_as_its_inputs(tmp_path, without_pictures, monkeypatch):
+    orders = []
+
+    class Recorder(WandbSink):
+        def __init__(self, folder, **options):
+            self.warnings, self.threads, self.stopped = [], [], False
+            self.orders = queue.SimpleQueue()
+
+        def _order(self, name, **arguments):
+            orders.append((name, arguments))
+
+    monkeypatch.setattr(wandb_sink, "WandbSink", Recorder)
+    monkeypatch.setattr("gumbelrl.agents.compare.upload.WandbSink", Recorder)
+    folder = tmp_path / "both"
+    words = [*TINY, "--policy", "gumbel", "softmax", "--total-steps", "64", "--track", "online"]
+    assert main([*words, "--output", str(folder)]) == 0
+    (used,) = [arguments["artifacts"] for name, arguments in orders if name == "use"]
+    stores = [CheckpointStore(each / "checkpoints") for each in sorted(folder.glob("*_*/"))]
+    assert used == [f"report-{store.metadata(64)['run_ids'][0]}:step-64" for store in stores]
+
+
+def test_an_untracked_comparison_is_not_handed_over(tmp_path, without_pictures, capsys):
+    words = [*TINY, "--policy", "gumbel", "softmax", "--total-steps", "64", "--track", "off"]
+    assert main([*words, "--output", str(tmp_path / "both")]) == 0
+    assert "W&B" not in capsys.readouterr().out
+    assert not (tmp_path / "both" / "wandb").exists()
+
+
 # Going on ------------------------------------------------------------------------------------------------------------
 
 
-def start(*words):
-    # Not this process's wandb service: it would outlive the one that is killed.
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+def start(*words, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     command = [sys.executable, str(TRAIN), *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes, **options)
 
 
 @pytest.mark.slow
@@ -235,6 +315,7 @@ class FakeRun:
 
     offline = False
     id = "id000001"
+    dir = "nowhere/files"
 
     def __init__(self, starting_step):
         self.starting_step, self.rows, self.used, self.logged = starting_step, [], [], []
@@ -245,6 +326,8 @@ class FakeRun:
         self.rows.append((step, data))
 
     def use_artifact(self, artifact):
+        if artifact == "absent":
+            raise ValueError("no such artifact")
         self.used.append(artifact)
 
     def log_artifact(self, artifact, *, aliases):
@@ -254,25 +337,45 @@ class FakeRun:
         self.exit_code = exit_code
 
 
+def open_runs(folder, *, mode, history=()):
+    """Return the runs, in this process, and the list that holds what the user is told."""
+    told = []
+    runs = WandbRuns(told.append)
+    runs.open(folder=str(folder), mode=mode, labels=[asdict(label())], history=history)
+    return runs, told
+
+
 def test_online_what_the_server_has_is_not_sent_twice_and_what_it_lacks_is(tmp_path, monkeypatch):
     import wandb
 
     run, asked = FakeRun(starting_step=201), {}
     monkeypatch.setattr(wandb, "login", lambda **options: True)
     monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or run)
-    past = [(0, {"step": step, "a": 1.0}, {}) for step in (100, 200, 300)]
-    sink = WandbSink(tmp_path, mode="online", labels=[label()], history=past)
+    runs, told = open_runs(tmp_path, mode="online", history=[(0, {"step": s, "a": 1.0}, {}) for s in (100, 200, 300)])
     for step in (400, 500):
-        sink.log(0, {"step": step, "a": 2.0}, {})
+        runs.write(member=0, row={"step": step, "a": 2.0}, histograms={})
     (tmp_path / "config.json").write_text("{}")
-    sink.files("config", [tmp_path / "config.json"], {})
-    sink.files("model", [tmp_path / "config.json"], {"step": 500})
-    sink.close(failed=True)
+    for kind, metadata in (("config", {}), ("model", {"step": 500})):
+        runs.files(kind=kind, paths=[str(tmp_path / "config.json")], metadata=metadata)
+    runs.finish(exit_code=1)
     assert (asked["mode"], asked["resume"], asked["id"]) == ("online", "allow", "id000001")
     assert [step for step, _ in run.rows] == [300, 400, 500]
     assert [artifact.type for artifact in run.used] == ["config"]  # lineage: config -> run -> model
     assert run.logged == [("model", ["latest", "step-500"])]
     assert run.exit_code == 1
+    assert told == []
+
+
+def test_inputs_are_named_online_and_one_that_is_not_there_is_told(tmp_path, monkeypatch):
+    import wandb
+
+    run = FakeRun(0)
+    monkeypatch.setattr(wandb, "login", lambda **options: True)
+    monkeypatch.setattr(wandb, "init", lambda **options: run)
+    runs, told = open_runs(tmp_path, mode="online")
+    runs.use(artifacts=["model-a:step-1", "absent", "model-b:step-1"])
+    assert run.used == ["model-a:step-1", "model-b:step-1"]
+    assert told == ["W&B does not know what this was made from: absent (ValueError: no such artifact)"]
 
 
 def test_an_offline_log_replaces_what_a_server_has(tmp_path, monkeypatch):
@@ -280,9 +383,22 @@ def test_an_offline_log_replaces_what_a_server_has(tmp_path, monkeypatch):
 
     asked = {}
     monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or FakeRun(0))
-    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
-    WandbSink(tmp_path, mode="offline", labels=[label()]).close(failed=False)
+    open_runs(tmp_path, mode="offline")
     assert (asked["mode"], asked["resume"]) == ("offline", None)
+
+
+def test_runs_that_another_process_still_keeps_are_waited_for(tmp_path):
+    """As where a training is gone on with right after it was killed."""
+    path = tmp_path / ".id000001.lock"
+    held = wandb_runs.hold(path, timeout=0)
+    assert held is not None
+    assert wandb_runs.hold(path, timeout=0.1) is None
+    timer = threading.Timer(0.3, os.close, [held])
+    timer.start()
+    ours = wandb_runs.hold(path, timeout=30)
+    timer.join()
+    assert ours is not None
+    os.close(ours)
 
 
 # Going wrong ---------------------------------------------------------------------------------------------------------
@@ -315,9 +431,40 @@ def train(folder, *words):
     return main([*TINY, "--total-steps", "64", "--log-interval", "32", "--output", str(folder), *words])
 
 
-def test_no_wandb_is_one_warning(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.warns(UserWarning, match=r"W&B stopped \(ModuleNotFoundError") as told:
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Return a function that puts a module in the place of wandb for the processes that are started."""
+
+    def put(code):
+        place = tmp_path / "stand-in"
+        place.mkdir()
+        (place / "wandb.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(place))
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ModuleNotFoundError('No module named wandb')", "ModuleNotFoundError: No module named wandb"),
+        ("def init(**_): raise OSError('no space')\nSettings = lambda **_: None", "OSError: no space"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import os; os._exit(3)", "its process ended by itself, with status 3"),
+    ],
+    ids=["absent", "failing", "leaving", "crashing"],
+)
+def test_a_wandb_that_does_not_work_is_one_warning(tmp_path, stand_in, code, reason):
+    stand_in(code)
+    with pytest.warns(UserWarning, match="W&B stopped") as told:
+        assert train(tmp_path / "run", "--track", "offline") == 0
+    assert [str(each.message) for each in told] == [f"W&B stopped ({reason}); metrics.jsonl stays complete"]
+    check_complete(tmp_path / "run")
+
+
+def test_no_python_to_start_is_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    with pytest.warns(UserWarning, match=r"W&B stopped \(FileNotFoundError: ") as told:
         assert train(tmp_path / "run", "--track", "offline") == 0
     assert len(told) == 1
     check_complete(tmp_path / "run")
@@ -385,52 +532,160 @@ def children(parent):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find wandb's process")
-def test_a_killed_service_is_one_warning(tmp_path):
+@pytest.mark.parametrize("killed", ["wandb's process", "ours"])
+def test_a_killed_process_is_one_warning(tmp_path, killed):
     folder = tmp_path / "run"
-    words = ["--total-steps", "20000", "--log-interval", "512", "--track", "offline", "--output", folder]
+    words = ["--total-steps", "30000", "--log-interval", "512", "--track", "offline", "--output", folder]
     process = start(*SMALL, *words)
     deadline = time.monotonic() + 90
-    while not (services := children(process.pid)):
+    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    for service in services:
-        os.kill(service, signal.SIGKILL)
+    (ours,) = children(process.pid)
+    for each in {"wandb's process": children(ours), "ours": [ours]}[killed]:
+        os.kill(each, signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert errors.count("W&B stopped (") == 1
     assert "Traceback" not in errors
     assert "solved at step" in output
-    check_complete(folder, [*range(128, 20_096, 512), 20_096])
+    check_complete(folder, [*range(128, 30_080, 512), 30_080])
 
 
-def test_an_error_while_logging_is_one_warning(tmp_path, monkeypatch):
-    import wandb
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "state"),
+    [(signal.SIGKILL, -signal.SIGKILL, ("failed", 137)), (signal.SIGINT, 130, ("finished", 0))],
+    ids=["killed", "Ctrl-C"],
+)
+def test_a_signal_to_the_whole_process_group_leaves_a_whole_log(tmp_path, number, status, state):
+    """As a terminal sends it: the group is that of the training, and all that it logged is there afterwards."""
+    folder = tmp_path / "run"
+    words = ["--total-steps", "10000000", "--log-interval", "128", "--checkpoint-interval", "128"]
+    process = start(*SMALL, *words, "--track", "offline", "--output", folder, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not list(folder.glob("wandb/offline-run-*/*.wandb")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(1.0)  # some rows more
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    ((path,),) = offline_runs(folder).values()
+    lock = wandb_runs.hold(next((folder / "wandb").glob(".*.lock")), timeout=60)  # once the other process has ended
+    assert lock is not None
+    os.close(lock)
+    found = json.loads(inspect(path, "--summary"))
+    assert (found["state"], found["exit_code"]) == state
+    (environment, *_) = records(path, "environment")
+    assert environment["program"] == str(TRAIN)  # which is what W&B is to show, not the process that it talks to
+    assert environment["args"][:2] == SMALL[:2]
+    written = [row["step"] for row in read_rows(folder / "metrics.jsonl")]
+    assert list(history(path))[: len(written)] == written
+    assert found["summary"]["step"] >= written[-1]
 
-    def refuse(*args, **kwargs):
-        raise OSError("no space left on device")
 
-    monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.warns(UserWarning, match=r"W&B stopped \(OSError: no space left on device\); metrics.jsonl") as told:
-        assert train(tmp_path / "run", "--track", "offline") == 0
+def test_a_training_that_is_gone_leaves_its_runs_failed_with_the_last_metrics(tmp_path):
+    """Its end of the pipe closes, which is all that the other process sees of a kill; signals to that do nothing."""
+    sink = WandbSink(tmp_path, mode="offline", labels=[label()])
+    for step in (1, 2, 3):
+        sink.log(0, {"step": step, "train/return": float(step), "train/value": math.nan}, {})
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("wandb/offline-run-*/*.wandb")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        sink.process.send_signal(number)
+    sink.orders.put(None)
+    assert sink._ends_within(60)
+    ((path,),) = offline_runs(tmp_path).values()
+    found = summary(path)
+    assert (found["state"], found["exit_code"]) == ("failed", 137)
+    assert found["summary"]["train/return"] == 3
+    assert list(history(path)) == [1, 2, 3]
+
+
+def test_orders_end_with_the_training_process_even_where_its_pipe_stays_open(monkeypatch):
+    monkeypatch.setattr(wandb_runs, "PARENT_INTERVAL_S", 0.01)
+    reading, writing = os.pipe()
+    os.write(writing, b'["write", {"member": 0}]\n["wri')
+    with os.fdopen(reading, "rb") as source:
+        assert list(wandb_runs.read_orders(source, parent=-1)) == [("write", {"member": 0})]
+        os.close(writing)
+
+
+def test_an_order_that_was_cut_short_is_the_end():
+    source = io.BytesIO(b'["write", {"member": 0}]\n["write", {"mem')
+    assert list(wandb_runs.read_orders(source, parent=os.getppid())) == [("write", {"member": 0})]
+
+
+def test_a_process_that_takes_nothing_holds_nothing_up_and_is_not_left_behind(tmp_path, monkeypatch):
+    """Two megabytes, far beyond what a pipe holds, for a process that is stopped."""
+    monkeypatch.setattr(wandb_sink, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(wandb_sink, "MOST_WAITING", 500)
+    sink = WandbSink(tmp_path, mode="offline", labels=[label()])
+    sink.process.send_signal(signal.SIGSTOP)
+    start = time.monotonic()
+    row = {"step": 1, **{f"train/{index}": 0.123456789 for index in range(100)}}
+    with pytest.warns(UserWarning, match=r"W&B stopped \(its process has not taken 500 rows\)") as told:
+        [sink.log(0, row, {}) for _ in range(1000)]
+    assert time.monotonic() - start < 1.0
+    sink.close(failed=False)
     assert len(told) == 1
-    check_complete(tmp_path / "run")
+    assert sink.process.returncode == -signal.SIGKILL
 
 
-def test_a_hanging_wandb_is_given_up(tmp_path, monkeypatch):
-    import wandb
-
-    monkeypatch.setattr("gumbelrl.agents.tracking.wandb_runs.CLOSE_TIMEOUT_S", 0.1)
-    release = threading.Event()
-    monkeypatch.setattr(wandb, "init", lambda **options: release.wait(10) and None)
+def test_a_hanging_wandb_is_given_up(tmp_path, monkeypatch, stand_in, capsys):
+    monkeypatch.setattr(wandb_sink, "CLOSE_TIMEOUT_S", 0.1)
+    stand_in("import time; time.sleep(100)")
     sink = WandbSink(tmp_path, mode="offline", labels=[label()])
     with pytest.warns(UserWarning, match="did not finish"):
         sink.close(failed=False)
-    release.set()  # the thread then finds no run, which is its own affair
-    sink.thread.join(10)
+    assert capsys.readouterr().out == "waiting for W&B to finish …\n"
+    assert sink.process.returncode == -signal.SIGKILL
+
+
+def test_what_the_process_runs_imports_nothing_of_this_package():
+    """Which would bring torch along: two seconds of a core, and a gigabyte."""
+    tree = ast.parse(wandb_sink.PROGRAM.read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {module.partition(".")[0] for module in modules} <= {"wandb", *sys.stdlib_module_names}
+
+
+def test_the_process_imports_nothing_heavy_besides_wandb(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"program = runpy.run_path({str(wandb_sink.PROGRAM)!r})\n"
+        "program['leave_out_what_is_not_used']()\n"
+        "runs = program['WandbRuns'](print)\n"
+        f"runs.open(folder={str(tmp_path)!r}, mode='offline', labels=[{asdict(label())!r}], history=[])\n"
+        "runs.write(member=0, row={'step': 1, 'train/return': 1.0}, histograms={'policy/probs/0': [1, 2]})\n"
+        "runs.finish(exit_code=0)\n"
+        "print([name for name in ('torch', 'pandas', 'wandb.sdk.launch', 'gumbelrl') if sys.modules.get(name)])\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n"
+    ((path,),) = offline_runs(tmp_path).values()
+    assert history(path)[1]["policy/probs/0.values"] == [1, 2]
+
+
+def test_off_costs_nothing(tmp_path):
+    """Neither is wandb imported nor a process started for it."""
+    words = [*TINY, "--total-steps", "64", "--track", "off", "--output", str(tmp_path / "run")]
+    code = (
+        "import sys\n"
+        "seen = []\n"
+        "sys.addaudithook(lambda name, values: seen.append(str(values)) if name == 'subprocess.Popen' else None)\n"
+        "from gumbelrl.agents.command_line import main\n"
+        f"assert main({words}) == 0\n"
+        "assert 'wandb' not in sys.modules\n"
+        "assert not any('wandb' in each for each in seen), seen\n"
+        "assert 'gumbelrl.agents.tracking.wandb_sink' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 
 
 @pytest.mark.parametrize("fault", ["no key", "no answer"])
@@ -448,14 +703,26 @@ def test_what_cannot_be_online_is_kept_offline(tmp_path, monkeypatch, fault):
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setattr(wandb, "login", lambda **options: fault != "no key")
     monkeypatch.setattr(wandb, "teardown", lambda **options: None)
-    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
-    sink = WandbSink(tmp_path, mode="online", labels=[label()])
-    sink.jobs.put(lambda: sink._write(0, {"step": 1}, {}))
-    with pytest.warns(UserWarning, match=r"W&B is not reached \(.*wandb sync") as told:
-        sink.close(failed=False)
-    assert len(told) == 1
+    runs, told = open_runs(tmp_path, mode="online")
+    runs.write(member=0, row={"step": 1}, histograms={})
+    (said,) = told
+    assert said.startswith("W&B is not reached (")
+    assert f"`wandb sync {tmp_path}/wandb/offline-run-*` uploads it" in said
     assert asked == {"no key": ["offline"], "no answer": ["online", "offline"]}[fault]
     assert [step for step, _ in run.rows] == [1]
+
+
+def test_what_is_to_be_told_reaches_the_user(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where no key lies
+    sink = WandbSink(tmp_path, mode="online", labels=[label()])
+    with pytest.warns(
+        UserWarning, match=r"W&B is not reached \(you are not logged in: `wandb login` does that\)"
+    ) as told:
+        sink.close(failed=False)
+    assert len(told) == 1
+    ((path,),) = offline_runs(tmp_path).values()
+    assert summary(path)["state"] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -470,9 +737,16 @@ def test_auto_is_online_only_for_who_is_logged_in(tmp_path, monkeypatch, variabl
     monkeypatch.setattr(wandb, "login", lambda *, prompt, verify: key and not prompt and not verify)
     asked = []
     monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options["mode"]) or FakeRun(0))
-    monkeypatch.setattr(WandbSink, "_remove_superseded", lambda self: None)
-    WandbSink(tmp_path, mode="auto", labels=[label()]).close(failed=False)
+    open_runs(tmp_path, mode="auto")
     assert asked == [mode]
+
+
+def test_the_environment_of_wandb_agent_reaches_the_process(tmp_path, monkeypatch, stand_in):
+    stand_in("import os; raise OSError(os.environ['WANDB_SWEEP_ID'], os.environ.get('WANDB_SERVICE'))")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "e/p/sweep1")
+    monkeypatch.setenv("WANDB_SERVICE", "of someone else")
+    with pytest.warns(UserWarning, match=r"\[Errno e/p/sweep1\] None"):
+        WandbSink(tmp_path, mode="offline", labels=[label()]).close(failed=False)
 
 
 def test_wandb_agent_decides_the_first_run(monkeypatch):
