@@ -10,13 +10,15 @@ or put in another order, and functions whose eager kernels round in their own wa
 
 from __future__ import annotations
 
+import platform
+import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from gumbelrl.envs.base import Step
 from gumbelrl.random import RandomStreams
@@ -45,6 +47,10 @@ OPTIONS: dict[str, Any] = {
     "alignment_asserts": False,
     "scalar_asserts": False,
 }
+
+if sys.platform == "linux" and platform.machine() == "x86_64":
+    # Inductor turns off the C++ compiler's vectorisation of loops; what follows the architecture turns it on again.
+    OPTIONS["cpp.march"] = "native -ftree-loop-vectorize"
 
 ROUNDED = {
     *("sin", "cos", "exp", "log", "log1p", "tanh", "sigmoid", "pow", "erfinv", "rsqrt", "logsumexp"),
@@ -94,7 +100,7 @@ class CompiledStep:
             _ = env.first_observation  # a constant of the graph, not a part of it
         env.tracing = True
         try:
-            self.graph = _compiled(advance, inputs)
+            self.graph, self.truths = _compiled(advance, inputs)
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CompileError(f"the step of {type(env).__name__} cannot be compiled here: {reason[0]}") from error
@@ -105,6 +111,8 @@ class CompiledStep:
         """Return the state, the time and the step; counts on the environment's random numbers."""
         streams, parts = env.streams, self._parts(env.state)
         found = self.graph(streams.key, streams.counter, env.elapsed, _laid_out(action), *parts)
+        for index in self.truths:
+            found[index] = found[index].view(torch.bool)
         elapsed, observation, reward, terminated, truncated, final_observation, *masks = found[self.num_parts :]
         info = dict(zip(self.mask_names, masks, strict=True))
         step = Step(observation, reward, terminated, truncated, final_observation, info)
@@ -118,8 +126,8 @@ class CompiledStep:
         return parts[0] if self.names is None else dict(zip(self.names, parts, strict=True))
 
 
-def _compiled(function: Any, inputs: list[Any]) -> Any:
-    """Return `function`, which has no branch on data, compiled for inputs like these."""
+def _compiled(function: Any, inputs: list[Any]) -> tuple[Any, list[int]]:
+    """Return `function`, which has no branch on data, compiled for inputs like these, and which outputs are bytes."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -128,7 +136,49 @@ def _compiled(function: Any, inputs: list[Any]) -> Any:
         for node in graph.graph.nodes:
             if _rounds_otherwise(node):
                 node.meta["custom"] = {"fallback_to_eager": True}
-        return torch._inductor.compile(graph, inputs, options=OPTIONS)
+        truths = _bytes_for_truths(graph)
+        known = torch._inductor.config.get_config_copy()
+        options = {name: value for name, value in OPTIONS.items() if name in known}  # versions of torch differ
+        return torch._inductor.compile(graph, inputs, options=options), truths
+
+
+def _bytes_for_truths(graph: GraphModule) -> list[int]:
+    """Leave out views of bytes as truth values and back, which keep the C++ compiler from taking many at a time.
+
+    Returns:
+        Which outputs are bytes now, of those that were truth values.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+    for node in list(graph.graph.nodes):
+        if not _is_view(node, torch.uint8):
+            continue
+        source = node.args[0]
+        if _is_view(source, torch.bool) and source.args[0].meta["val"].dtype == torch.uint8:
+            node.replace_all_uses_with(source.args[0])
+        elif source.op == "get_attr":  # a constant is made once
+            name = f"{source.target}_bytes"
+            graph.register_buffer(name, getattr(graph, source.target).view(torch.uint8))
+            with graph.graph.inserting_before(node):
+                constant = graph.graph.get_attr(name)
+            constant.meta = node.meta
+            node.replace_all_uses_with(constant)
+    output = graph.graph.output_node()
+    found, truths = list(cast(list[Any], output.args[0])), []
+    for index, node in enumerate(found):
+        if isinstance(node, Node) and _is_view(node, torch.bool):
+            found[index] = node.args[0]
+            truths.append(index)
+    output.args = (found,)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return truths
+
+
+def _is_view(node: Node, dtype: torch.dtype) -> bool:
+    """Return whether a node views bytes or truth values as `dtype`."""
+    return node.target is torch.ops.aten.view.dtype and node.args[1] == dtype
 
 
 def _rounds_otherwise(node: Node) -> bool:

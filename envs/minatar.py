@@ -111,15 +111,17 @@ class MinAtarGame(NativeEnv[GameState]):
     ) -> Bool[Tensor, "env 10 10 channel"]:
         """Return boards, empty but for things at places of a flat board; where they are seen, None for everywhere."""
         count, cells, everywhere = self.num_envs, SIZE * SIZE * len(self.channels), self._everywhere
-        board = torch.zeros(count, cells, dtype=torch.bool, device=self.device)
+        board = torch.zeros(count, cells, dtype=torch.uint8, device=self.device)
         if self.tracing:  # one loop a kind, into which the computation of the places is drawn
             row = torch.arange(count, device=self.device).unsqueeze(1)
             for places, seen in things:
-                board.index_put_((row, places), torch.ones_like(places, dtype=torch.bool) if seen is None else seen)
+                marks = torch.ones_like(places) if seen is None else seen
+                board.index_put_((row, places), marks.to(torch.uint8))
         else:  # one call, which is faster with a tensor than with a number
             seens = [everywhere[:, : places.shape[1]] if seen is None else seen for places, seen in things]
-            board.scatter_(1, torch.cat([places for places, _ in things], dim=1), torch.cat(seens, dim=1))
-        return board.view(count, SIZE, SIZE, len(self.channels))
+            places = torch.cat([places for places, _ in things], dim=1)
+            board.scatter_(1, places, torch.cat(seens, dim=1).view(torch.uint8))
+        return board.view(count, SIZE, SIZE, len(self.channels)).view(torch.bool)
 
     # Shared rules ---------------------------------------------------------------------------------------------------
 

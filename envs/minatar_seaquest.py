@@ -60,6 +60,11 @@ UNARMED = 127
 FIRST = 5  # the bit of a turn that fish do not have
 DIVERS, ENEMIES = 2, 30  # slots, the newest first
 
+# Conditions are masks, int32 with all bits set or none, so that a step is of one kind of number: a C++ compiler then
+# treats eight at once, which it does not where truth values are stored between.
+NEVER = 1 << 30  # more than any difference of cells
+NOBODY = (1 << 31) - 1  # the key of no thing
+
 
 class MinAtarSeaquest(MinAtarGame):
     """Observation: ten channels, see `channels`; oxygen and divers on board are bars in row 9. Actions: all six.
@@ -114,24 +119,21 @@ class MinAtarSeaquest(MinAtarGame):
         moves = (self.per_action(left=-1, right=1), self.per_action(up=-1, down=1), self.per_action(fire=1))
         self._acts = torch.stack(moves, dim=1).to(torch.int32)
         self._lowest, self._highest = constant([0, 0]), constant([SIZE - 1, DEPTH])
-        top = 2 * WIDE  # row 1
-        self._from_left, self._from_right = constant([top + (1 << RIGHT), top + SIZE - 1])
-        self._armed, self._unarmed = constant([ENEMY_RELOAD << GUN, UNARMED << GUN])
-        self._first, self._again = constant([1 << FIRST, ENEMY_RELOAD + 1 << GUN])
-        self._next_channel = constant(CELLS)
         self._arming = torch.tensor([0.0, 1 / 3], device=self.device)  # of divers and enemies
+        self._new, self._periods = (table.to(self.device) for table in _levels())
+        # Masks over the slots: of each diver, and of enemies.
+        self._diver = [constant([-(slot == diver) for slot in range(slots)]) for diver in range(DIVERS)]
+        self._divers, self._enemies = constant([-1] * DIVERS + [0] * ENEMIES), constant([0] * DIVERS + [-1] * ENEMIES)
         # Whom a bullet hits, of those in a cell: the least. Never divers; fish first, then the oldest.
-        self._turn = constant([1 << 30] * DIVERS + list(range((1 << FIRST) + ENEMIES, 1 << FIRST, -1)))
-        self._waits, self._new, self._periods = (table.to(self.device) for table in _levels())
-        self._places = _places(len(self.channels)).to(self.device)
+        self._turn = constant([NEVER] * DIVERS + list(range((1 << FIRST) + ENEMIES, 1 << FIRST, -1)))
         # What fills the bars of oxygen, from the left, and of divers, up to column 8; and where they are.
-        self._air, self._divers = constant(range(AIR_CELL, FULL_AIR + 1, AIR_CELL)), constant(range(1, FULL_BOAT + 1))
+        self._full = constant([*range(AIR_CELL, FULL_AIR + 1, AIR_CELL), *range(1, FULL_BOAT + 1)])
         bars = [(column, 7) for column in range(SIZE)] + [(SIZE - 1 - divers, 8) for divers in range(1, FULL_BOAT + 1)]
         flat = [((SIZE - 1) * SIZE + column) * len(self.channels) + channel for column, channel in bars]
         self._bars = torch.tensor(flat, device=self.device).expand(num_envs, -1)
-        # The channel of each cell that `observe` collects, that of fish for all enemies.
-        channel = [0, 1] + [2] * 2 + [4] * slots + [9] * DIVERS + [5] * ENEMIES + [3] * slots
-        self._channel = constant(channel) * CELLS
+        self._bar_of_air = constant([-1] * SIZE + [0] * FULL_BOAT)
+        # The channel of things: of divers, and of fish for all enemies.
+        self._channel = constant([9] * DIVERS + [5] * ENEMIES)
 
     def new_game(self, noise: Tensor) -> GameState:
         return {name: value.clone() for name, value in self._start.items()}
@@ -139,137 +141,176 @@ class MinAtarSeaquest(MinAtarGame):
     def play(
         self, state: GameState, action: Int[Tensor, " env"], noise: Float[Tensor, "env 5"]
     ) -> tuple[GameState, Float[Tensor, " env"], Bool[Tensor, " env"]]:
-        player, due = state["player"], state["timers"] == 0
+        player, due = state["player"], _if_zero(state["timers"])
         level = player[:, 5]
+        periods = self._periods.index_select(0, level)
         things = self._arrived(state["things"], due, level, noise)
         act = self._acts.index_select(0, action)
         place = torch.clamp(player[:, :2] + act[:, :2], self._lowest, self._highest)
-        heading = torch.where(act[:, 0] != 0, act[:, 0], player[:, 2])
+        heading = _choose(-(act[:, :1] & 1), act[:, :1], player[:, 2:3])
         here = (place[:, 1:] + 1) * WIDE + place[:, :1]
-        fires = (act[:, 2:] > 0) & due[:, 2:]
-        bullets = _flown(state["bullets"], here + ((heading.unsqueeze(1) + 1) << (RIGHT - 1)), fires)
-        cell, shot_down = self._shot(things, bullets & (CELLS - 1))
-        bullets = torch.where(shot_down, SPENT, bullets)
-        again = self._waits.index_select(0, level)
-        things, boards, rammed, crashed = self._moved(things, cell, bullets & (CELLS - 1), here, player[:, 4:5], again)
-        income, player, suffocates = self._breathed(player, place, heading, boards.sum(1, dtype=torch.int32))
+        fires = due[:, 2:] & -act[:, 2:]
+        fired = here + ((heading + 1) << (RIGHT - 1))
+        first, second = state["bullets"][:, :1], state["bullets"][:, 1:]
+        bullets = [_flown(_choose(fires, fired, first)), _flown(_choose(fires, first, second))]
+        cell, shot_down = self._shot(things, bullets)
+        bullets = [_choose(hits, SPENT, bullet) for hits, bullet in zip(shot_down, bullets, strict=True)]
+        things, boarded, rammed, crashed = self._moved(things, cell, bullets, here, player[:, 4:5], periods[:, 3:])
+        bullets = [_choose(hits, SPENT, bullet) for hits, bullet in zip(rammed, bullets, strict=True)]
+        income, player, suffocates = self._breathed(player, place, heading, boarded)
         restarts = torch.cat((due[:, :2], fires), dim=1)
-        timers = torch.where(restarts, self._periods.index_select(0, level), state["timers"])
+        timers = _choose(restarts, periods[:, :3], state["timers"])
         following = {
             "player": player,
             "timers": (timers - 1).clamp_min(0),
-            "bullets": torch.where(rammed, SPENT, bullets),
+            "bullets": torch.cat(bullets, dim=1),
             "things": things,
         }
-        return following, ((shot_down | rammed).sum(1) + income).to(torch.float32), crashed | suffocates
+        hits = (shot_down[0] | rammed[0]) + (shot_down[1] | rammed[1])
+        return following, (income - hits).squeeze(1).to(torch.float32), (crashed | suffocates).squeeze(1) < 0
 
     def _arrived(
         self,
         things: Int[Tensor, "env slot"],
-        due: Bool[Tensor, "env 3"],
+        due: Int[Tensor, "env 3"],
         level: Int[Tensor, " env"],
         noise: Float[Tensor, "env 5"],
     ) -> Int[Tensor, "env slot"]:
         """Let a diver and an enemy appear where they are due, the enemy unless another comes towards it."""
-        edge = torch.where(noise[:, :2] < 1 / 2, self._from_left, self._from_right)
-        gun = torch.where(noise[:, 4:] < self._arming, self._armed, self._unarmed)
+        left = (noise[:, :2] < 1 / 2).to(torch.int32)
+        armed = (noise[:, 4:] < self._arming).to(torch.int32)
+        # At the left end going right, or at the right end going left.
+        edge = left * ((1 << RIGHT) - (SIZE - 1)) + (2 * WIDE + SIZE - 1)
+        gun = armed * ((ENEMY_RELOAD - UNARMED) << GUN) + (UNARMED << GUN)
         row = (noise[:, 2:4] * DEPTH).to(torch.int32) * WIDE
         new = edge + gun + row + self._new.index_select(0, level)
         same_row_other_way = (things ^ new[:, 1:] ^ (1 << RIGHT)) & ((CELLS - WIDE) | (1 << RIGHT))
-        free = same_row_other_way[:, DIVERS:].amin(1, keepdim=True) > 0
+        free = ~_if_zero((same_row_other_way | (self._divers & NEVER)).amin(1, keepdim=True))
         older = torch.cat((new[:, :1], things[:, : DIVERS - 1], new[:, 1:], things[:, DIVERS:-1]), dim=1)
-        arrives = torch.cat((due[:, :1].expand(-1, DIVERS), (due[:, 1:2] & free).expand(-1, ENEMIES)), dim=1)
-        return torch.where(arrives, older, things)
+        arrives = (due[:, :1] & self._divers) | (due[:, 1:2] & free & self._enemies)
+        return _choose(arrives, older, things)
 
     def _shot(
-        self, things: Int[Tensor, "env slot"], flying: Int[Tensor, "env 2"]
-    ) -> tuple[Int[Tensor, "env slot"], Bool[Tensor, "env 2"]]:
+        self, things: Int[Tensor, "env slot"], bullets: list[Int[Tensor, "env 1"]]
+    ) -> tuple[Int[Tensor, "env slot"], list[Int[Tensor, "env 1"]]]:
         """Return the cells of things after the bullets' flight, and which bullets hit an enemy."""
         cell = things & (CELLS - 1)
-        fish = things >= (ENEMY_RELOAD + 1) << GUN
-        key = cell * CELLS + self._turn - fish * self._first
-        target = flying * CELLS
-        first = (key.unsqueeze(1) ^ target.unsqueeze(2)).amin(2)  # below 256 where the cells are equal
-        hits = first < CELLS
-        victim = torch.where(hits, first ^ target, -1)
-        dead = (key == victim[:, :1]) | (key == victim[:, 1:])
-        return torch.where(dead, NOWHERE, cell), hits
+        key = cell * CELLS + self._turn - (~_is_armed(things) & (1 << FIRST))
+        targets = [(bullet & (CELLS - 1)) * CELLS for bullet in bullets]
+        firsts = [(key ^ target).amin(1, keepdim=True) for target in targets]  # below 256 where the cells are equal
+        hits = [(first - CELLS) >> 31 for first in firsts]
+        victims = [
+            _choose(hit, first ^ target, NOBODY) for hit, first, target in zip(hits, firsts, targets, strict=True)
+        ]
+        dead = _if_zero(key ^ victims[0]) | _if_zero(key ^ victims[1])
+        return _choose(dead, NOWHERE, cell), hits
 
     def _moved(
         self,
         things: Int[Tensor, "env slot"],
         cell: Int[Tensor, "env slot"],
-        flying: Int[Tensor, "env 2"],
+        bullets: list[Int[Tensor, "env 1"]],
         here: Int[Tensor, "env 1"],
         aboard: Int[Tensor, "env 1"],
-        again: Int[Tensor, "env slot"],
-    ) -> tuple[Int[Tensor, "env slot"], Bool[Tensor, "env 2"], Bool[Tensor, "env 2"], Bool[Tensor, " env"]]:
+        wait: Int[Tensor, "env 1"],
+    ) -> tuple[Int[Tensor, "env slot"], Int[Tensor, "env 1"], list[Int[Tensor, "env 1"]], Int[Tensor, "env 1"]]:
         """Let things and the bullets of enemies move, and enemies fire, also those that are hit in this very step.
 
         Differences of cells are exclusive ors: 0 where they are equal, so that products and minima show meetings.
 
         Returns:
-            The things, which divers come on board, which of the player's bullets hit, whether the player is hit.
+            The things, how many divers come on board, which of the player's bullets hit, whether the player is hit.
         """
         heading = _heading(things)
-        moves, loaded = (things & (7 << WAIT)) == 0, things < 1 << GUN
-        goal = cell + heading * moves
-        shot = torch.where(loaded & (cell != NOWHERE), goal, (things >> SHOT) & (CELLS - 1))
+        moves, loaded = _if_zero(things & (7 << WAIT)), (things - (1 << GUN)) >> 31
+        goal = cell + (heading & moves)
+        shot = _choose(loaded & ~_if_zero(cell ^ NOWHERE), goal, (things >> SHOT) & (CELLS - 1))
         flown = shot + heading
-        near = (cell ^ here) * (goal ^ here)
-        crashed = torch.minimum(near, (shot ^ here) * (flown ^ here))[:, DIVERS:].amin(1) == 0
-        goal = torch.where(_is_off(goal), NOWHERE, goal)
-        flown = torch.where(_is_off(flown), NOWHERE, flown)
-        apart = goal[:, DIVERS:].unsqueeze(1) ^ flying.unsqueeze(2)
-        boards = near[:, :DIVERS] == 0
-        boards = boards & (aboard + boards.cumsum(1) <= FULL_BOAT)
-        gone = torch.cat((boards, apart[:, 0] * apart[:, 1] == 0), dim=1)
-        clocks = things + moves * again + loaded * self._again - ((1 << WAIT) + (1 << GUN))
-        things = (clocks & -(1 << RIGHT)) + (flown << SHOT) + torch.where(gone, NOWHERE, goal)
-        return things, boards, apart.amin(2) == 0, crashed
+        near = _if_zero((cell ^ here) * (goal ^ here))
+        shot_near = _if_zero((shot ^ here) * (flown ^ here))
+        goal, flown = _choose(_is_off(goal), NOWHERE, goal), _choose(_is_off(flown), NOWHERE, flown)
+        met = [_if_zero(goal ^ (bullet & (CELLS - 1))) for bullet in bullets]
+        # How many enemies or bullets meet the player, and how many the bullets of the player, in bytes of one sum.
+        counts = ((near | shot_near) & 1) | (met[0] & (1 << 8)) | (met[1] & (1 << 16))
+        count = (counts & self._enemies).sum(1, keepdim=True, dtype=torch.int32)
+        crashed, *rammed = (-(count & (255 << 8 * byte)) >> 31 for byte in range(3))
+        # Both divers may come at once, and then there may be room for one.
+        first, second = near[:, :1], near[:, 1:2]
+        room = aboard - FULL_BOAT  # below 0 by what there is room for
+        first = first & (room >> 31)
+        second = second & ((room - first) >> 31)
+        gone = ((met[0] | met[1]) & self._enemies) | (first & self._diver[0]) | (second & self._diver[1])
+        again = (wait & self._enemies) | (self._divers & (MOVE_EVERY + 1 << WAIT))
+        clocks = things + (moves & again) + (loaded & (ENEMY_RELOAD + 1 << GUN)) - ((1 << WAIT) + (1 << GUN))
+        things = (clocks & -(1 << RIGHT)) + (flown << SHOT) + _choose(gone, NOWHERE, goal)
+        return things, -(first + second), rammed, crashed
 
     def _breathed(
         self,
         player: Int[Tensor, "env 6"],
         place: Int[Tensor, "env 2"],
-        heading: Int[Tensor, " env"],
-        boarded: Int[Tensor, " env"],
-    ) -> tuple[Int[Tensor, " env"], Int[Tensor, "env 6"], Bool[Tensor, " env"]]:
+        heading: Int[Tensor, "env 1"],
+        boarded: Int[Tensor, "env 1"],
+    ) -> tuple[Int[Tensor, "env 1"], Int[Tensor, "env 6"], Int[Tensor, "env 1"]]:
         """Return the reward for surfacing with six divers, the player, and whether there is no air."""
-        air, aboard, level = player[:, 3:].unbind(1)
-        aboard = aboard + boarded
-        dives = place[:, 1] > 0
-        surfaces = ~dives & (player[:, 1] > 0)
-        breathes = surfaces & (aboard != 0)
-        unloads = breathes & (aboard == FULL_BOAT)
-        over = (air <= 0) | (surfaces & ~breathes)
-        income = air // AIR_CELL * unloads
-        air = torch.where(breathes, FULL_AIR, air - dives.to(torch.int32))
-        aboard = aboard * ~unloads - breathes.to(torch.int32)
+        air, aboard, level = player[:, 3:4], player[:, 4:5] + boarded, player[:, 5:]
+        dives = ~_if_zero(place[:, 1:])
+        surfaces = ~dives & ~_if_zero(player[:, 1:2])
+        breathes = surfaces & ~_if_zero(aboard.abs())
+        unloads = breathes & _if_zero((aboard - FULL_BOAT).abs())
+        over = _if_zero(air.clamp_min(0)) | (surfaces & ~breathes)
+        income = torch.div(air, AIR_CELL, rounding_mode="floor") & unloads
+        air = _choose(breathes, FULL_AIR, air + dives)
+        aboard = (aboard & ~unloads) + breathes
         if self.difficulty_ramping:
-            level = (level + breathes).clamp_max(LEVELS)
-        return income, torch.cat((place, torch.stack((heading, air, aboard, level), dim=1)), dim=1), over
+            level = (level - breathes).clamp_max(LEVELS)
+        return income, torch.cat((place, heading, air, aboard, level), dim=1), over
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 10"]:
-        column, row, ahead, air, aboard, _ = state["player"].unsqueeze(2).unbind(1)
+        column, row, ahead, air, aboard, _ = state["player"].split(1, dim=1)
         front = (row + 1) * WIDE + column
-        things = state["things"]
+        things, flying = state["things"], state["bullets"] & (CELLS - 1)
         cell, shot = things & (CELLS - 1), (things >> SHOT) & (CELLS - 1)
-        submarine = (things < (ENEMY_RELOAD + 1) << GUN) * self._next_channel  # the channel after that of fish
-        parts = (front, front - ahead, state["bullets"] & (CELLS - 1), shot, cell + submarine, cell - _heading(things))
-        codes = torch.cat(parts, dim=1) + self._channel
-        places = self._places.index_select(0, codes.flatten()).view(codes.shape)
-        bars = torch.cat((air >= self._air, aboard >= self._divers), dim=1)
-        return self.board((places, places != HIDDEN), (self._bars, bars))
+        channel = self._channel - (_is_armed(things) & self._enemies)  # that of submarines comes after that of fish
+        places = torch.cat(
+            (
+                _place(front, 0),
+                _place(front - ahead, 1),
+                _place(flying, 2),
+                _place(shot, 4),
+                _place(cell, channel),
+                _place(cell - _heading(things), 3),
+            ),
+            dim=1,
+        )
+        bars = _choose(self._bar_of_air, air, aboard) >= self._full
+        return self.board((places.to(torch.int64), places != HIDDEN), (self._bars, bars))
 
     def describe(self, row: int) -> str:
         *_, air, aboard, level = self.state["player"][row].tolist()
         return f"{super().describe(row)}\n{air} steps of oxygen, {aboard} divers on board, level {level}"
 
 
-def _is_off(cell: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
-    """Return whether a cell's column is off the board; true of `NOWHERE`, `SPENT` and what is beside them."""
-    return (cell & (WIDE - 1)) >= SIZE
+def _if_zero(number: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return a mask where a number, none below 0, is 0."""
+    return (number - 1) >> 31
+
+
+def _choose(
+    mask: Int[Tensor, "*shape"], chosen: Int[Tensor, "*shape"] | int, other: Int[Tensor, "*shape"] | int
+) -> Int[Tensor, "*shape"]:
+    """Return `chosen` where the mask is set, else `other`."""
+    return ((chosen ^ other) & mask) ^ other
+
+
+def _is_off(cell: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return a mask where a cell's column is off the board; that of `NOWHERE`, `SPENT` and what is beside them is."""
+    return (SIZE - 1 - (cell & (WIDE - 1))) >> 31
+
+
+def _is_armed(things: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return a mask of submarines, among enemies."""
+    return (things - ((ENEMY_RELOAD + 1) << GUN)) >> 31
 
 
 def _heading(words: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
@@ -277,35 +318,24 @@ def _heading(words: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return ((words >> (RIGHT - 1)) & 2) - 1
 
 
-def _flown(bullets: Int[Tensor, "env 2"], new: Int[Tensor, "env 1"], fires: Bool[Tensor, "env 1"]) -> Tensor:
-    """Return the player's bullets, int32 `[env, 2]`, after a new one that may be fired and a step of flight."""
-    bullets = torch.where(fires, torch.cat((new, bullets[:, :1]), dim=1), bullets)
+def _flown(bullets: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return the player's bullets after a step of flight."""
     bullets = bullets + _heading(bullets)
-    return torch.where(_is_off(bullets), SPENT, bullets)
+    return _choose(_is_off(bullets), SPENT, bullets)
 
 
-def _levels() -> tuple[Int[Tensor, "level slot"], Int[Tensor, "level 2"], Int[Tensor, "level 3"]]:
-    """Return tables by level: what a move adds to a word, what words of a diver and an enemy start with, timers.
+def _place(cell: Int[Tensor, "*shape"], channel: Int[Tensor, "*shape"] | int) -> Int[Tensor, "*shape"]:
+    """Return where in a flat board of ten channels a cell is, `HIDDEN` if off it."""
+    row = (cell >> 4) - 1
+    return _choose(_is_off(cell), HIDDEN, (cell - WIDE - (WIDE - SIZE) * row) * 10 + channel)
 
-    What a move adds is the wait and the step that is taken off it at once.
+
+def _levels() -> tuple[Int[Tensor, "level 2"], Int[Tensor, "level 4"]]:
+    """Return tables by level: what words of a diver and an enemy start with; the timers, and what a move adds.
+
+    What a move adds is an enemy's wait and the step that is taken off it at once.
     """
     enemy = [max(FASTEST, MOVE_EVERY - level // 2) for level in range(LEVELS + 1)]
-    waits = [[MOVE_EVERY + 1] * DIVERS + [wait + 1] * ENEMIES for wait in enemy]
     new = [[(NOWHERE << SHOT) + (wait << WAIT) for wait in (MOVE_EVERY, each)] for each in enemy]
-    periods = [[DIVER_EVERY, ENEMY_EVERY - level, RELOAD] for level in range(LEVELS + 1)]
-    tables = [torch.tensor(table, dtype=torch.int32) for table in (waits, new, periods)]
-    return tables[0] << WAIT, tables[1], tables[2]
-
-
-def _places(channels: int) -> Int[Tensor, " code"]:
-    """Return where in a flat board a cell is, by 256 × channel + cell; `HIDDEN` if off it.
-
-    One channel more than there are, for divers gone so long that they count as armed; these are off the board.
-    """
-    places = []
-    for channel in range(channels + 1):
-        for cell in range(CELLS):
-            row, column = cell // WIDE - 1, cell % WIDE
-            seen = 0 <= row <= DEPTH and column < SIZE
-            places.append((row * SIZE + column) * channels + channel if seen else HIDDEN)
-    return torch.tensor(places)
+    periods = [[DIVER_EVERY, ENEMY_EVERY - level, RELOAD, wait + 1 << WAIT] for level, wait in enumerate(enemy)]
+    return torch.tensor(new, dtype=torch.int32), torch.tensor(periods, dtype=torch.int32)

@@ -271,7 +271,12 @@ def select(condition: Bool[Tensor, " env"], chosen: State, other: State) -> Stat
 
 def where_rows(condition: Bool[Tensor, " env"], chosen: Tensor, other: Tensor) -> Tensor:
     """Return `torch.where` with the condition broadcast over all but the first axis."""
-    return torch.where(condition.view(-1, *[1] * (other.dim() - 1)), chosen, other)
+    condition = condition.view(-1, *[1] * (other.dim() - 1))
+    if other.dtype is not torch.bool:
+        return torch.where(condition, chosen, other)
+    # Bytes, not truth values, which a C++ compiler does not choose between many at a time.
+    bytes_chosen, bytes_other, mask = chosen.view(torch.uint8), other.view(torch.uint8), -condition.to(torch.uint8)
+    return (bytes_other ^ ((bytes_other ^ bytes_chosen) & mask)).view(torch.bool)
 
 
 def choice_counts(space: spaces.Space) -> list[int]:
