@@ -9,13 +9,14 @@ longer rollouts, advantages normalised, rewards scaled down, and a higher learni
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.member_settings import across
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.agents.score_function import ScoreFunctionAgent, ScoreFunctionConfig, explained_variance, normalise
 from gumbelrl.policies import CategoricalPolicy
@@ -36,6 +37,8 @@ class A2CConfig(ScoreFunctionConfig):
     learning_rate: float = 2e-3
     trace: float = 1.0
 
+    per_member: ClassVar[tuple[str, ...]] = (*ScoreFunctionConfig.per_member, "trace")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.trace <= 1:
@@ -47,9 +50,8 @@ class A2C(ScoreFunctionAgent[A2CConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(self.perception.normalised(rollout), trace=self.config.trace)
-        loss, metrics = self.loss(data)
-        metrics["gradient/norm"] = self.descend(loss)
+        data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+        metrics = self._step(data)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
         self.perception.merge(rollout)
         return metrics

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
@@ -25,7 +25,9 @@ from gumbelrl.agents.critics import make_critic
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
+from gumbelrl.agents.member_settings import across, rate_of_rows, start_at
 from gumbelrl.agents.networks import FlatParameters
+from gumbelrl.agents.optimisers import Adam
 from gumbelrl.agents.perception.normalisation import ObservationNormaliser
 from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.perception.steps import Perception
@@ -97,6 +99,11 @@ class ActorCriticConfig:
     num_samples: int | None = None
     diagnostics_interval: int = 16
 
+    per_member: ClassVar[tuple[str, ...]] = (
+        *("learning_rate", "discount", "trace", "reward_scale", "target_entropy", "entropy_coefficient"),
+        *("kl_bound", "max_grad_norm"),
+    )
+
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_steps", "epochs", "minibatches"):
             if getattr(self, name) < 1:
@@ -133,7 +140,7 @@ class ActorCritic:
     """M members that learn side by side; see the module's docstring.
 
     Args:
-        config: settings, the same for all members.
+        config: settings, the same for all members, but for what `vary` made different.
         layout: the action space.
         num_features: length of an observation vector.
         seeds: one a member; decides its initial weights and all its noise.
@@ -191,8 +198,8 @@ class ActorCritic:
         # The control variate's parameters come last. Its loss has a scale of its own, which Adam does not mind, but it
         # would decide how everything else is clipped.
         self.num_clipped = self.flat.shape[1] - self.path.num_control_parameters // self.num_members
-        self.optimizer = torch.optim.Adam([self.flat], lr=config.learning_rate, fused=True)
-        start = torch.full((self.num_members,), math.log(config.entropy_coefficient), device=device)
+        self.optimizer = Adam([self.flat], lr=rate_of_rows(config.learning_rate))
+        start = start_at(config.entropy_coefficient, self.num_members, device=device)
         self.log_entropy_coefficient, self.log_kl_coefficient = start, torch.zeros_like(start)
         self.max_entropy = float(sum(math.log(count) for count in layout.choice_counts)) or 1.0
         self.diagnostic_streams = RandomStreams([derive_seed(seed, "diagnostics") for seed in seeds], device=device)
@@ -211,11 +218,12 @@ class ActorCritic:
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
         return -torch.log(self.streams.exponential(*shape)).transpose(0, 1)
 
-    def set_progress(self, progress: float, *, temperature: float) -> None:
+    def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set what depends on how much of the run is over: the temperature and the learning rate."""
-        self.path.scheduled_temperature = temperature
+        self.path.scheduled_temperature = across(temperature, 3)
         if self.config.anneal:
-            self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * (1.0 - progress)
+            rate = rate_of_rows(self.config.learning_rate, share=1.0 - progress)
+            self.optimizer.param_groups[0]["lr"] = rate
 
     # Learning -------------------------------------------------------------------------------------------------------
 
@@ -250,12 +258,12 @@ class ActorCritic:
         v_tp1 = self.critic.expected_value(value, policy.probs, policy.sample(generator=self.streams))
         v_tp1 = v_tp1 + self.log_entropy_coefficient.exp().unsqueeze(1) * policy.entropy()
         return lambda_returns(
-            rollout.reward * self.config.reward_scale,
+            rollout.reward * across(self.config.reward_scale, 1),
             v_tp1.unflatten(1, (time, -1)).transpose(0, 1),
             rollout.terminated,
             rollout.truncated,
-            discount=self.config.discount,
-            trace=self.config.trace,
+            discount=across(self.config.discount, 1),
+            trace=across(self.config.trace, 1),
         )
 
     def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -274,7 +282,8 @@ class ActorCritic:
         entropy_coefficient = self.log_entropy_coefficient.exp().unsqueeze(1)
         climb = estimate.objective + entropy_coefficient * entropy
         # REPPO, equation 9: a state whose policy has moved too far is only brought back.
-        actor_loss = torch.where(kl < config.kl_bound, -climb, self.log_kl_coefficient.exp().unsqueeze(1) * kl).mean(1)
+        kept = kl < across(config.kl_bound, 1)
+        actor_loss = torch.where(kept, -climb, self.log_kl_coefficient.exp().unsqueeze(1) * kl).mean(1)
 
         loss = critic_loss + actor_loss
         if estimate.auxiliary is not None:
@@ -283,7 +292,7 @@ class ActorCritic:
         gradient = self.parameters.gradient(loss.sum())
         clipped = gradient[:, : self.num_clipped]
         norm = torch.linalg.vector_norm(clipped, dim=1, keepdim=True)
-        clipped.mul_((config.max_grad_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
+        clipped.mul_((across(config.max_grad_norm, 1) / norm.clamp_min(1e-12)).clamp_max(1.0))
         self.flat.grad = gradient
         self.optimizer.step()
         with torch.no_grad():

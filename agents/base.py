@@ -60,8 +60,12 @@ class Agent(Protocol):
         Exploration beyond sampling is part of it: noise so large that logits do not matter chooses uniformly.
         """
 
-    def set_progress(self, progress: float, *, temperature: float) -> None:
-        """Set, before each rollout, what depends on how much of the run, from 0 to 1, is over."""
+    def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
+        """Set, before each rollout, what depends on how much of the run, from 0 to 1, is over.
+
+        Args:
+            temperature: of all members, or `[member]`.
+        """
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics on the device, each `[member]`.

@@ -16,12 +16,16 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from gumbelrl.agents.compare.report import train_and_compare
 from gumbelrl.agents.compare.run_set import RunSet, is_set
+from gumbelrl.agents.compilation import COMPILE_MODES
 from gumbelrl.agents.critics import CRITICS
+from gumbelrl.agents.distributed.group import Group, is_launched
+from gumbelrl.agents.distributed.parts import Parts, is_in_parts, train_on_processes, train_parts
 from gumbelrl.agents.errors import RunError, choose
-from gumbelrl.agents.experiment import DEVICES, TRACK_MODES, Experiment, RunConfig, load_experiment, report
+from gumbelrl.agents.experiment import Experiment, load_experiment, report
 from gumbelrl.agents.overview import overview
 from gumbelrl.agents.presets import with_preset
 from gumbelrl.agents.registry import AGENTS, POLICY_PRESETS
+from gumbelrl.agents.run_config import DEVICES, TRACK_MODES, RunConfig
 from gumbelrl.policies import ESTIMATORS
 
 Settings = TypeVar("Settings")
@@ -97,6 +101,8 @@ class Options(Generic[Settings]):
     """Seeds, trained side by side in one process: 0 1 2, or 0..9."""
     total_steps: int = RunConfig.total_steps
     """Environment steps of each seed."""
+    stop_at_return: float | None = RunConfig.stop_at_return
+    """End the training once the mean of the last 100 training episodes is this much, of every seed at once."""
     device: Annotated[str, _names(DEVICES)] = RunConfig.device
     """Where everything runs; auto takes CUDA where there is one."""
     threads: int = RunConfig.threads
@@ -123,6 +129,8 @@ class Options(Generic[Settings]):
     """The most configurations of a sweep; by default the file's run_cap."""
     preset: str | None = None
     """Tuned settings by name, see --list; options beside it win."""
+    profile: bool = False
+    """Measure where the time goes over a few iterations, write a trace for Perfetto, and stop there."""
     show_list: Annotated[bool, arg(name="list")] = False
     """List agents, policies, environments and presets, a line each."""
     evaluation_episodes: Annotated[int, arg(aliases=["--episodes"])] = RunConfig.evaluation_episodes
@@ -137,6 +145,8 @@ class Options(Generic[Settings]):
     """Steps of each seed between checkpoints."""
     native: bool = RunConfig.native
     """Use our batched twin of a gymnasium environment where there is one."""
+    compile: Annotated[str, _names(COMPILE_MODES)] = RunConfig.compile
+    """Compile the optimiser step: two to three times as fast after some 20 s; auto does where a run is long enough."""
 
 
 def parse(words: Sequence[str], *, agent: str | None = None) -> Options[Any]:
@@ -199,6 +209,10 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
     try:
         words = with_preset(words)
         options = parse(words)
+        if is_launched():
+            return train_on_processes(lambda group: _parts(options, words, group), start=start)
+        if options.resume is not None and is_in_parts(options.resume):
+            return train_parts(Parts.load(options.resume), Group(), start=start)
         if (status := _other_work(options, words)) is not None:
             return status
         if options.resume is not None and is_set(options.resume):
@@ -208,9 +222,15 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
             print(f"resuming {options.resume} at step {experiment.trainer.step:,}", flush=True)
         else:
             configs = requested_runs(words)
+            if len(configs) > 1 and options.profile:
+                raise RunError(f"--profile looks at one run, and these are {len(configs)}")
             if len(configs) > 1:
                 return train_and_compare(RunSet.create(configs, options.output), start=start)
             experiment = Experiment(configs[0])
+        if options.profile:
+            from gumbelrl.agents.profiling import profile_run
+
+            return profile_run(experiment)
         results = experiment.run()
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -220,6 +240,31 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
         return 130
     report(experiment, results, seconds=time.perf_counter() - start)
     return 0
+
+
+def _parts(options: Options[Any], words: Sequence[str], group: Group) -> Parts:
+    """Return what the processes of torchrun are to train.
+
+    Raises:
+        AgreedError: on all of them, where it is nothing for several processes, or one refuses it.
+    """
+    error, configs = None, []
+    try:
+        alone = {"list": options.show_list, "profile": options.profile}
+        alone |= {name: getattr(options, name) is not None for name in ("evaluate", "sweep")}
+        if asked := [name for name, wanted in alone.items() if wanted]:
+            raise RunError(f"--{asked[0]} is for one process: start it without torchrun")
+        if options.resume is not None and not is_in_parts(options.resume):
+            raise RunError(f"--resume {options.resume}: no run in parts lies there; go on with it without torchrun")
+        configs = [] if options.resume is not None else requested_runs(words)
+        if len(configs) > 1:
+            raise RunError(
+                f"processes share the seeds of one run, and these are {len(configs)}: start torchrun for each"
+            )
+    except RunError as wrong:
+        error = wrong
+    group.agree(error)
+    return Parts.create(configs[0], group) if options.resume is None else Parts.load(options.resume)
 
 
 def _other_work(options: Options[Any], words: Sequence[str]) -> int | None:

@@ -23,11 +23,11 @@ class EpisodeStatistics:
     def record(self, reward: Float[Tensor, "time member env"], finished: Bool[Tensor, "time member env"]) -> None:
         """Add a rollout."""
         ended = []
-        for r_t, finished_t in zip(reward, finished, strict=True):
-            self.running[0] += r_t
-            self.running[1] += 1
-            ended.append(self.running.clone())
-            self.running.mul_(~finished_t)
+        gained = torch.stack([reward, torch.ones_like(reward)], dim=1)
+        goes_on = (~finished).to(reward.dtype)
+        for gained_t, goes_on_t in zip(gained.unbind(), goes_on.unbind(), strict=True):
+            ended.append(self.running + gained_t)
+            torch.mul(ended[-1], goes_on_t, out=self.running)
         # Order episodes by the time they ended; only the last WINDOW of them keep a slot.
         values = torch.stack(ended, dim=2).flatten(2)  # [2, member, time·env]
         flags = finished.transpose(0, 1).flatten(1)

@@ -43,7 +43,7 @@ class EstimatorPath(nn.Module):
     ) -> None:
         super().__init__()
         self.estimator, self.num_samples = estimator, num_samples
-        self.scheduled_temperature = 1.0
+        self.scheduled_temperature: float | Tensor = 1.0
         self.baseline = baseline if "baseline" in estimator.options else None
         self.moving_mean = torch.zeros(streams.rows, device=streams.device)
         self.learned: nn.Module | None = None

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,109 +20,24 @@ import torch
 from torch import Tensor
 
 import gumbelrl
-from gumbelrl.agents.actor_critic import ActorCriticConfig
 from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten_state
 from gumbelrl.agents.compare.runs import FAILURE
-from gumbelrl.agents.critics import CRITICS
-from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.compilation import compiles
+from gumbelrl.agents.episodes import WINDOW
+from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.evaluation import RETURNS, evaluate_both, summarise_returns
+from gumbelrl.agents.interruption import stop_on_interrupt
+from gumbelrl.agents.memory import check_memory, memory_of
 from gumbelrl.agents.model_card import model_card
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.progress import Progress, format_seconds, format_spread
-from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
+from gumbelrl.agents.registry import AGENTS, resolve_policy
+from gumbelrl.agents.run_config import RunConfig, check_config
 from gumbelrl.agents.tracking.base import Sinks, action_histograms, read_metrics
 from gumbelrl.agents.tracking.sinks import new_run_ids, open_sinks
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
-
-TRACK_MODES = ("auto", "online", "offline", "off")
-DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What one run is; see `train.py --help`. `agent_config` are the agent's own settings."""
-
-    env: str = "CartPole-v1"
-    policy: str = "gumbel"
-    agent: str = "actor-critic"
-    critic: str = "linear"
-    temperature: str = "1.0"
-    seeds: tuple[int, ...] = (0,)
-    total_steps: int = 131_072
-    device: str = "auto"
-    threads: int = 1
-    output: Path | None = None
-    track: str = "auto"
-    project: str = "gumbelrl"
-    tags: tuple[str, ...] = ()
-    notes: str = ""
-    tensorboard: bool = False
-    evaluation_episodes: int = 100
-    evaluation_interval: int = 0
-    video: bool = False
-    log_interval: int = 2048
-    checkpoint_interval: int = 32_768
-    native: bool = True
-    agent_config: Any = field(default_factory=ActorCriticConfig)
-
-    def __post_init__(self) -> None:
-        """Where the agent takes no estimator and none was asked for, do not name the default one."""
-        takes_none = self.agent in AGENTS and not AGENTS[self.agent].uses_estimator
-        if takes_none and (self.policy, self.critic) == (RunConfig.policy, RunConfig.critic):
-            for name, value in zip(("policy", "critic"), NO_ESTIMATOR, strict=True):
-                object.__setattr__(self, name, value)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds), "tags": list(self.tags)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
-        entry = AGENTS[choose("agent", str(data["agent"]), AGENTS)]
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in data["agent_config"].items()}
-        known = set(cls.__dataclass_fields__) - {"agent_config"}
-        fields = {name: value for name, value in data.items() if name in known}
-        fields |= {"seeds": tuple(data["seeds"]), "output": Path(data["output"]), "tags": tuple(data.get("tags", ()))}
-        return cls(**fields, agent_config=entry.config(**settings))
-
-
-def check_config(config: RunConfig) -> None:
-    """Refuse what cannot run, before anything is made.
-
-    Raises:
-        RunError: with a sentence that says what is wrong and what would be right.
-    """
-    choose("agent", config.agent, AGENTS)
-    if AGENTS[config.agent].uses_estimator:
-        choose("critic", config.critic, CRITICS)
-    elif config.temperature != RunConfig.temperature:
-        raise RunError(f"--agent {config.agent} has no relaxed sample and takes no --temperature: leave it out")
-    resolve_policy(config.policy, config.critic, agent=config.agent)
-    if not config.seeds:
-        raise RunError("no seed given: name at least one, such as --seeds 0 or --seeds 0..9")
-    repeated = sorted({seed for seed in config.seeds if config.seeds.count(seed) > 1})
-    if repeated:
-        raise RunError(f"seed {repeated[0]} is given more than once: members with equal seeds would be copies")
-    if min(config.seeds) < 0:
-        raise RunError(f"seeds must not be negative, got {min(config.seeds)}")
-    for name in ("total_steps", "threads", "evaluation_episodes", "log_interval", "checkpoint_interval"):
-        if getattr(config, name) < 1:
-            raise RunError(f"{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
-    if config.evaluation_interval < 0:
-        raise RunError(f"evaluation-interval must not be negative, got {config.evaluation_interval}; 0: at the end")
-    if config.device not in DEVICES:
-        raise RunError(f"unknown device {config.device!r}; choose one of {', '.join(DEVICES)}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("--device cuda: this machine has no CUDA device that PyTorch can use; --device cpu would run")
-    if config.tensorboard and find_spec("tensorboard") is None:
-        raise RunError("--tensorboard needs a package that is not installed: pip install 'gumbelrl[tensorboard]'")
-    if config.track not in TRACK_MODES:
-        raise RunError(f"unknown --track {config.track!r}; choose one of {', '.join(TRACK_MODES)}")
-    try:
-        parse_temperature(config.temperature)
-    except ValueError as error:
-        raise RunError(f"--temperature {config.temperature}: {error}") from error
 
 
 class Experiment:
@@ -160,9 +72,11 @@ class Experiment:
             observation_space=env.single_observation_space,
             device=self.device,
         )
+        self.compiled = compiles(config.compile, agent, total_steps=config.total_steps)
         self.trainer = Trainer(
             agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=self.schedule.value
         )
+        self.memory = check_memory(memory_of(self.trainer), len(config.seeds), device=self.device)
         self.store = CheckpointStore(self.folder / "checkpoints")
         self.solved_at: list[int | None] = [None] * len(config.seeds)
         self.seconds = 0.0
@@ -189,6 +103,9 @@ class Experiment:
     def run(self) -> dict[str, Any]:
         """Train, evaluate and save; return what `results.json` holds."""
         self._open_sinks()
+        print(self.memory, flush=True)
+        if self.compiled:
+            print("the optimiser step is compiled by its first call, which takes about 20 s", flush=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
         failed = True
         try:
@@ -223,6 +140,7 @@ class Experiment:
                     self.seconds = time.perf_counter() - start
                     progress.update(trainer.step, self._log(metrics))
                     metrics = {}
+                    self._stop_at_return()
                 if trainer.step >= self.due["evaluation"] and not trainer.finished:
                     self.due["evaluation"] = trainer.step + config.evaluation_interval
                     before = time.perf_counter()
@@ -232,6 +150,9 @@ class Experiment:
                 if trainer.step >= next_save or trainer.finished:
                     next_save = trainer.step + config.checkpoint_interval
                     self.save()
+        if trainer.finished and trainer.step < config.total_steps:
+            what = f"the last {WINDOW} training episodes of every seed reached {config.stop_at_return:g}"
+            print(f"{what} after {trainer.step:,} steps, in {self.seconds:.1f} s of training", flush=True)
 
     def _log(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
         """Write one row a member; return the means over members."""
@@ -250,6 +171,15 @@ class Experiment:
             self.sinks.log(member, row, histograms[member])
             rows.append(row)
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _stop_at_return(self) -> None:
+        """End the training here once the last episodes of every member reached the return that was asked for."""
+        trainer, goal = self.trainer, self.config.stop_at_return
+        if goal is None:
+            return
+        returns, _ = trainer.statistics.means()
+        if bool(((returns >= goal) & (trainer.statistics.count >= WINDOW)).all()):
+            trainer.total_steps = trainer.step
 
     def _rate(self) -> float:
         """Return the environment steps a second, all members together, since the last row."""
@@ -366,6 +296,7 @@ class Experiment:
         self.solved_at = checkpoint.metadata["solved_at"]
         self.seconds = checkpoint.metadata["seconds"]
         self.due |= checkpoint.metadata.get("due", {"log": self.trainer.step})
+        self._stop_at_return()
 
     def _last_good(self) -> str:
         try:
@@ -448,24 +379,6 @@ def load_experiment(folder: Path) -> Experiment:
         raise
     except ValueError as error:
         raise RunError(f"--resume {folder}: {error}") from error
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[list[int]]:
-    """Collect interrupts in a list that the loop looks at, so that an iteration is never cut in two."""
-    stop: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if stop:  # a second Ctrl-C does not wait
-            raise KeyboardInterrupt
-        stop.append(signum)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float) -> None:

@@ -31,7 +31,9 @@ from gumbelrl.agents.critics import Ensemble, EnsembleValue
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
+from gumbelrl.agents.member_settings import across, fill, is_used, rate_of_rows, start_at
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.optimisers import Adam
 from gumbelrl.agents.perception.normalisation import ObservationNormaliser
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
@@ -112,6 +114,12 @@ class OffPolicyConfig:
     num_samples: int | None = None
     diagnostics_interval: int = 1024
 
+    per_member: ClassVar[tuple[str, ...]] = (
+        *("actor_learning_rate", "critic_learning_rate", "discount", "reward_scale", "polyak", "target_entropy"),
+        *("entropy_coefficient", "logit_penalty", "epsilon", "final_epsilon"),
+    )
+    switched_off_by_zero: ClassVar[tuple[str, ...]] = ("target_entropy", "epsilon", "final_epsilon")
+
     def __post_init__(self) -> None:
         counts = ("num_envs", "rollout_steps", "updates_per_iteration", "batch_size", "replay_capacity", "return_steps")
         for name in counts:
@@ -150,7 +158,7 @@ class OffPolicyAgent(Generic[Config]):
     """M members that learn side by side from a replay; a subclass says what the critics are fitted to.
 
     Args:
-        config: settings, the same for all members.
+        config: settings, the same for all members, but for what `vary` made different.
         layout: the action space.
         num_features: length of an observation vector.
         seeds: one a member; decides its initial weights and all its noise.
@@ -213,16 +221,16 @@ class OffPolicyAgent(Generic[Config]):
             layout,
             capacity=config.replay_capacity,
             return_steps=config.return_steps,
-            discount=config.discount,
+            discount=across(config.discount, 1),
             space=observation_space,
             keep_probs=self.critic.critic.interpolates,
             device=device,
         )
         self._flatten()
-        self.log_entropy_coefficient = torch.full(
-            (self.num_members,), math.log(config.entropy_coefficient), device=device
-        )
-        self.epsilon = torch.tensor(config.epsilon, device=device)
+        self.log_entropy_coefficient = start_at(config.entropy_coefficient, self.num_members, device=device)
+        differs = isinstance(config.epsilon, Tensor) or isinstance(config.final_epsilon, Tensor)
+        self.epsilon = torch.zeros((self.num_members, 1, 1) if differs else (), device=device)
+        self._set_epsilon(0.0)
         self.bound: Float[Tensor, "group 1"] | None = None
         if config.logit_bound is not None:
             bounds = [config.logit_bound + 0.5 * math.log(max(count - 1, 1)) for count in layout.choice_counts]
@@ -241,12 +249,18 @@ class OffPolicyAgent(Generic[Config]):
         self.actor_parameters = FlatParameters([self.actor, self.path], num_members=members)
         # On the device, so that a step that was recorded once follows the schedule.
         flats = (self.actor_parameters.flat, self.critic_parameters.flat)
-        rates = (self.config.actor_learning_rate, self.config.critic_learning_rate)
         groups = [
-            {"params": [flat], "lr": torch.tensor(rate, device=flat.device)}
-            for flat, rate in zip(flats, rates, strict=True)
+            {"params": [flat], "lr": torch.as_tensor(rate, device=flat.device)}
+            for flat, rate in zip(flats, self._learning_rates(), strict=True)
         ]
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.optimizer = Adam(groups)
+
+    def _learning_rates(self, share: float = 1.0) -> tuple[float | Tensor, float | Tensor]:
+        """Return a share of the actor's and the critics' rates, for the rows of their parameters."""
+        return (
+            rate_of_rows(self.config.actor_learning_rate, share=share),
+            rate_of_rows(self.config.critic_learning_rate, share=share, repeat=self.num_critics),
+        )
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
@@ -268,21 +282,23 @@ class OffPolicyAgent(Generic[Config]):
         config, layout = self.config, self.layout
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
         noise = -torch.log(self.streams.exponential(*shape))
-        if config.epsilon or config.final_epsilon:
+        if is_used(config.epsilon) or is_used(config.final_epsilon):
             random = self.streams.uniform(*shape[:2]) < self.epsilon
             noise = torch.where(random[..., None, None], UNIFORM * noise, noise)
         return noise.transpose(0, 1)
 
-    def set_progress(self, progress: float, *, temperature: float) -> None:
+    def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set what depends on how much of the run is over: the temperature, ε and the learning rates."""
-        self.path.scheduled_temperature = temperature
-        config = self.config
-        if config.anneal:
-            rates = (config.actor_learning_rate, config.critic_learning_rate)
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"].fill_(rate * (1.0 - progress))
-        if config.epsilon or config.final_epsilon:
-            self.epsilon.fill_(config.epsilon + (config.final_epsilon - config.epsilon) * progress)
+        self.path.scheduled_temperature = across(temperature, 3)
+        if self.config.anneal:
+            for group, rate in zip(self.optimizer.param_groups, self._learning_rates(1.0 - progress), strict=True):
+                fill(group["lr"], rate)
+        self._set_epsilon(progress)
+
+    def _set_epsilon(self, progress: float) -> None:
+        first, last = across(self.config.epsilon, 2), across(self.config.final_epsilon, 2)
+        if is_used(first) or is_used(last):
+            fill(self.epsilon, first + (last - first) * progress)
 
     # Learning -------------------------------------------------------------------------------------------------------
 
@@ -319,7 +335,7 @@ class OffPolicyAgent(Generic[Config]):
 
     def _step(self, batch: Batch, *, climb: bool) -> dict[str, Tensor]:
         """Make one optimiser step on a batch; the actor only stays where it is unless `climb`."""
-        target = batch.reward * self.config.reward_scale + batch.discount * self.next_value(batch)
+        target = batch.reward * across(self.config.reward_scale, 1) + batch.discount * self.next_value(batch)
         value = self.critic(batch.observation)
         action = batch.action
         if batch.probs is not None:
@@ -351,15 +367,15 @@ class OffPolicyAgent(Generic[Config]):
         )
         entropy, objective = policy.entropy(), estimate.objective
         coefficient = self.log_entropy_coefficient.exp()
-        if config.target_entropy:
+        if is_used(config.target_entropy):
             objective = objective + coefficient.unsqueeze(1) * entropy
-        if config.logit_penalty:
+        if is_used(config.logit_penalty):
             valid = policy.logits if policy.mask is None else torch.where(policy.mask, policy.logits, 0.0)
-            objective = objective - config.logit_penalty * valid.square().mean((-2, -1))
+            objective = objective - across(config.logit_penalty, 1) * valid.square().mean((-2, -1))
         if estimate.auxiliary is not None:
             objective = objective - estimate.auxiliary
         mean_entropy = entropy.detach().mean(1)
-        if config.target_entropy:
+        if is_used(config.target_entropy):
             self._adapt_entropy_coefficient(mean_entropy, batch.mask)
         return -objective.mean(1), {
             "policy/entropy": mean_entropy,
@@ -381,11 +397,12 @@ class OffPolicyAgent(Generic[Config]):
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the targets towards the networks."""
-        polyak = self.config.polyak
-        self.target_critic_parameters.flat.lerp_(self.critic_parameters.flat, polyak)
+        self.target_critic_parameters.flat.lerp_(
+            self.critic_parameters.flat, rate_of_rows(self.config.polyak, repeat=self.num_critics)
+        )
         if self.has_target_actor:
             target = self.target_actor_parameters.flat
-            target.lerp_(self.actor_parameters.flat[:, : target.shape[1]], polyak)
+            target.lerp_(self.actor_parameters.flat[:, : target.shape[1]], across(self.config.polyak, 1))
 
     @abstractmethod
     def next_value(self, batch: Batch) -> Float[Tensor, "member batch"]:

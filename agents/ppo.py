@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.member_settings import across, fill
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.agents.score_function import (
     UNUSED_TEMPERATURE,
@@ -58,6 +59,8 @@ class PPOConfig(ScoreFunctionConfig):
     anneal_clip: bool = True
     value_clip: float | None = None
     target_kl: float | None = None
+
+    per_member: ClassVar[tuple[str, ...]] = (*ScoreFunctionConfig.per_member, "trace", "clip")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,25 +104,25 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
             observation_space=observation_space,
             device=device,
         )
-        self.clip = torch.tensor(config.clip, device=device)
+        self.clip = torch.as_tensor(across(config.clip, 1), device=device).clone()
 
-    def set_progress(self, progress: float, *, temperature: float) -> None:
+    def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set the learning rate and the clipping by how much of the run is over."""
         super().set_progress(progress, temperature=temperature)
         if self.config.anneal_clip:
-            self.clip.fill_(self.config.clip * (1.0 - progress))
+            fill(self.clip, self.config.clip * (1.0 - progress))
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(self.perception.normalised(rollout), trace=self.config.trace)
+        data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
         active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
             for minibatch in self._minibatches(data):
-                loss, metrics = self.loss(minibatch)
                 if self.config.target_kl is None:
-                    metrics["gradient/norm"] = self.descend(loss)
+                    metrics = self._step(minibatch)
                 else:
+                    loss, metrics = self.loss(minibatch)
                     active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
                     metrics["gradient/norm"] = self._descend_where(active, loss)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.member_settings import across
 from gumbelrl.agents.returns import lambda_returns
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.agents.score_function import (
@@ -69,8 +70,7 @@ class Reinforce(ScoreFunctionAgent[ReinforceConfig]):
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
         data = self.returns(self.perception.normalised(rollout))
-        loss, metrics = self.loss(data)
-        metrics["gradient/norm"] = self.descend(loss)
+        metrics = self._step(data)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
         self.perception.merge(rollout)
         return metrics
@@ -80,11 +80,11 @@ class Reinforce(ScoreFunctionAgent[ReinforceConfig]):
         drop = self.config.partial == "drop"
         v_t, v_tp1 = self.values(rollout)
         target = lambda_returns(
-            rollout.reward * self.config.reward_scale,
+            rollout.reward * across(self.config.reward_scale, 1),
             torch.zeros_like(v_tp1) if drop else v_tp1,
             rollout.terminated,
             rollout.truncated,
-            discount=self.config.discount,
+            discount=across(self.config.discount, 1),
             trace=1.0,
         )
         finished = rollout.terminated | rollout.truncated

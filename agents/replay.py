@@ -92,7 +92,7 @@ class Replay:
         layout: the action space.
         capacity: transitions of each member.
         return_steps: n of the n-step returns; 1 for none.
-        discount: γ.
+        discount: γ, or `[member, 1]`.
         space: of one observation.
         keep_probs: keep the probabilities of the policy that acted (`interpolated` critics are fitted there).
     """
@@ -103,7 +103,7 @@ class Replay:
         *,
         capacity: int,
         return_steps: int = 1,
-        discount: float = 0.99,
+        discount: float | Tensor = 0.99,
         space: spaces.Space | None = None,
         keep_probs: bool = False,
         device: torch.device | str = "cpu",
@@ -208,7 +208,7 @@ class Replay:
         self.num_rows = state["num_rows"]
 
 
-def n_step_transitions(steps: dict[str, Tensor], return_steps: int, discount: float) -> dict[str, Tensor]:
+def n_step_transitions(steps: dict[str, Tensor], return_steps: int, discount: float | Tensor) -> dict[str, Tensor]:
     """Return the transitions of up to n steps that start in all but the last n − 1 of the given steps.
 
     A transition ends where its episode ends, terminated or truncated; then it is shorter.
@@ -217,7 +217,7 @@ def n_step_transitions(steps: dict[str, Tensor], return_steps: int, discount: fl
         steps: columns `[time, member, env, ...]`: `reward`, `terminated`, `truncated`, `next_observation`, perhaps
             `next_mask`, which are of a step's end, and others, which are of its start.
         return_steps: n.
-        discount: γ.
+        discount: γ, or `[member, 1]`.
 
     Returns:
         columns `[time − n + 1, member, env, ...]`: `reward`, the sum of γ^k r_{t+k}; `discount`, γ to the number of

@@ -13,8 +13,8 @@ def lambda_returns(
     terminated_t: Bool[Tensor, "time *batch"],
     truncated_t: Bool[Tensor, "time *batch"],
     *,
-    discount: float,
-    trace: float,
+    discount: float | Tensor,
+    trace: float | Tensor,
 ) -> Float[Tensor, "time *batch"]:
     """Return G_t = r_t + γ [(1 − λ) v_{t+1} + λ G_{t+1}], bootstrapped where an episode or the rollout is cut.
 
@@ -42,8 +42,8 @@ def generalised_advantages(
     terminated_t: Bool[Tensor, "time *batch"],
     truncated_t: Bool[Tensor, "time *batch"],
     *,
-    discount: float,
-    trace: float,
+    discount: float | Tensor,
+    trace: float | Tensor,
 ) -> Float[Tensor, "time *batch"]:
     """Return A_t = δ_t + γ λ A_{t+1} with δ_t = r_t + γ v_{t+1} − v_t; the sum ends with the episode or the rollout.
 

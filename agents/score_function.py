@@ -11,6 +11,7 @@ more in steps whose length the optimiser fixes, and until it has arrived it is n
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -21,7 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.member_settings import across, fill, rate_of_rows
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
+from gumbelrl.agents.optimisers import Adam, Optimiser, RMSprop
 from gumbelrl.agents.perception.normalisation import ObservationNormaliser
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import FEATURE_TORSOS, make_torso
@@ -74,6 +77,9 @@ class ScoreFunctionConfig:
     torso: Literal["auto", "mlp", "conv"] = "auto"
     normalise_observations: bool = False
 
+    per_member: ClassVar[tuple[str, ...]] = (
+        *("learning_rate", "discount", "reward_scale", "entropy_coefficient", "value_coefficient", "max_grad_norm"),
+    )
     diagnostics_interval: ClassVar[int] = 0  # there is no estimator to measure
 
     def __post_init__(self) -> None:
@@ -105,7 +111,7 @@ class ScoreFunctionAgent(Generic[Config]):
     Weights start orthogonal, scaled by √2 in the hidden layers, .01 in the actor's last, 1 in the value function's.
 
     Args:
-        config: settings, the same for all members.
+        config: settings, the same for all members, but for what `vary` made different.
         layout: the action space.
         num_features: length of an observation vector.
         seeds: one a member; decides its initial weights and all its noise.
@@ -140,25 +146,15 @@ class ScoreFunctionAgent(Generic[Config]):
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         self.value_network = make_torso(self.streams, num_features, 1, last_gain=1.0, **network)
         # On the device, so that a step that was recorded once follows the schedule.
-        self.learning_rate = torch.tensor(config.learning_rate, device=device)
+        self.learning_rate = torch.as_tensor(rate_of_rows(config.learning_rate), device=device)
         self.make_optimizer()
 
     def make_optimizer(self) -> None:
         """Gather the networks' parameters, as they are, in one flat tensor with a fresh optimiser."""
         self.parameters = FlatParameters([self.actor, self.value_network], num_members=self.num_members)
         self.flat = self.parameters.flat
-        self.optimizer: torch.optim.Optimizer
-        if self.config.optimizer == "adam":
-            self.optimizer = torch.optim.Adam([self.flat], lr=self.learning_rate, eps=OPTIMIZER_EPSILON, fused=True)
-        else:
-            # On an accelerator, both flags are needed for the learning rate not to be read on the host.
-            self.optimizer = torch.optim.RMSprop(
-                [self.flat],
-                lr=self.learning_rate,
-                eps=OPTIMIZER_EPSILON,
-                foreach=True,
-                capturable=self.flat.is_cuda,
-            )
+        optimiser = Adam if self.config.optimizer == "adam" else RMSprop
+        self.optimizer: Optimiser = optimiser([self.flat], lr=self.learning_rate, eps=OPTIMIZER_EPSILON)
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
@@ -178,10 +174,10 @@ class ScoreFunctionAgent(Generic[Config]):
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
         return -torch.log(self.streams.exponential(*shape)).transpose(0, 1)
 
-    def set_progress(self, progress: float, *, temperature: float) -> None:
+    def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set the learning rate by how much of the run is over; there is no temperature."""
         if self.config.anneal:
-            self.learning_rate.fill_(self.config.learning_rate * (1.0 - progress))
+            fill(self.learning_rate, rate_of_rows(self.config.learning_rate, share=1.0 - progress))
 
     # Learning -------------------------------------------------------------------------------------------------------
 
@@ -195,26 +191,35 @@ class ScoreFunctionAgent(Generic[Config]):
         )
         return v_t, v_tp1
 
-    def batch(self, rollout: Transition, *, trace: float) -> dict[str, Tensor]:
+    def batch(self, rollout: Transition, *, trace: float | Tensor) -> dict[str, Tensor]:
         """Return what a loss needs of a rollout, with generalised advantages, each `[member, batch, ...]`."""
         v_t, v_tp1 = self.values(rollout)
         advantage = generalised_advantages(
-            rollout.reward * self.config.reward_scale,
+            rollout.reward * across(self.config.reward_scale, 1),
             v_t,
             v_tp1,
             rollout.terminated,
             rollout.truncated,
-            discount=self.config.discount,
+            discount=across(self.config.discount, 1),
             trace=trace,
         )
         return batch_of(rollout, value=v_t, advantage=advantage, target=advantage + v_t)
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
+        """Return the loss of a batch `[member, batch, ...]` and metrics."""
+
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make one optimiser step on a batch `[member, batch, ...]`; return metrics."""
+        loss, metrics = self.loss(batch)
+        return metrics | {"gradient/norm": self.descend(loss)}
 
     def descend(self, loss: Float[Tensor, " member"]) -> Float[Tensor, " member"]:
         """Make one optimiser step on each member's loss; return the norms of the gradients before they are clipped."""
         # Summed, not averaged: each member's gradient is then what it would be alone.
         gradient = self.parameters.gradient(loss.sum())
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))  # torch's clip_grad_norm_
+        gradient.mul_((across(self.config.max_grad_norm, 1) / (norm + 1e-6)).clamp_max(1.0))  # torch's clip_grad_norm_
         self.flat.grad = gradient
         self.optimizer.step()
         return norm.squeeze(1)

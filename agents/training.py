@@ -29,7 +29,7 @@ class Trainer:
     """An agent and its environments: `members × num_envs` of them, members in order.
 
     Args:
-        temperature: the temperature as a function of (progress in [0, 1], steps taken).
+        temperature: the temperature, of all members or `[member]`, as a function of (progress in [0, 1], steps taken).
         total_steps: environment steps of each member over the whole run.
     """
 
@@ -40,7 +40,7 @@ class Trainer:
         *,
         seeds: tuple[int, ...],
         total_steps: int,
-        temperature: Callable[[float, int], float],
+        temperature: Callable[[float, int], float | Tensor],
     ) -> None:
         self.agent, self.env, self.seeds, self.temperature = agent, env, seeds, temperature
         self.total_steps, self.step = total_steps, 0

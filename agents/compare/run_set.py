@@ -15,16 +15,10 @@ from typing import Any
 from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.compare.runs import read_run
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import (
-    Experiment,
-    RunConfig,
-    check_config,
-    claim_folder,
-    load_experiment,
-    write_whole,
-)
+from gumbelrl.agents.experiment import Experiment, claim_folder, load_experiment, write_whole
 from gumbelrl.agents.progress import format_seconds
 from gumbelrl.agents.registry import NO_ESTIMATOR
+from gumbelrl.agents.run_config import RunConfig, check_config
 
 SET = "set.json"
 

@@ -12,7 +12,7 @@ from gumbelrl.agents.checkpoint import CheckpointError, CheckpointStore
 from gumbelrl.agents.compare.comparison import Comparison
 from gumbelrl.agents.compare.conclusions import conclude
 from gumbelrl.agents.compare.runs import Run
-from gumbelrl.agents.experiment import RunConfig
+from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.tracking.sinks import set_tag
 from gumbelrl.agents.tracking.wandb_sink import RunLabel, WandbSink
 

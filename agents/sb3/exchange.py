@@ -63,7 +63,7 @@ def to_sb3(agent: Any, env: GymEnv | str, *, member: int = 0, **arguments: Any) 
     if not isinstance(agent.actor, StackedMLP):
         raise ValueError(
             "to_sb3 takes agents whose networks are plain multilayer perceptrons, this one's see images through "
-            "convolutions: train with --torso mlp, or with GumbelSAC(\"CnnPolicy\", …) from the start"
+            'convolutions: train with --torso mlp, or with GumbelSAC("CnnPolicy", …) from the start'
         )
     if not 0 <= member < agent.num_members:
         raise ValueError(f"member must be from 0 to {agent.num_members - 1}, got {member}")
@@ -151,7 +151,7 @@ def _arguments_of(agent: OffPolicyAgent, member: int) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "estimator": path.estimator.name,
         "critic": critic,
-        "temperature": _temperature_of(path.learned, path.scheduled_temperature),
+        "temperature": _temperature_of(path.learned, float(path.scheduled_temperature)),
         "baseline": config.baseline,
         "num_samples": config.num_samples,
         "learning_rate": LinearSchedule(config.actor_learning_rate, 0.0, 1.0)

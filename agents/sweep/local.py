@@ -14,8 +14,9 @@ import numpy as np
 from gumbelrl.agents.compare.run_set import RunSet
 from gumbelrl.agents.compare.runs import Run, read_run
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import RunConfig, write_whole
+from gumbelrl.agents.experiment import write_whole
 from gumbelrl.agents.progress import format_spread
+from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.sweep.file import Sweep, configurations, option_words, read_sweep
 
 STATE, RANKING = "sweep.json", "ranking.json"

@@ -14,7 +14,7 @@ import gumbelrl
 from gumbelrl.agents.tracking.base import JsonLines, Sink, Sinks, read_history
 
 if TYPE_CHECKING:
-    from gumbelrl.agents.experiment import RunConfig
+    from gumbelrl.agents.run_config import RunConfig
     from gumbelrl.agents.tracking.wandb_sink import RunLabel
 
 

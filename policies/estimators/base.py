@@ -131,7 +131,8 @@ def value_and_slope(value: Value, action: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         point = point.requires_grad_()
         result = value(point)
-        (slope,) = torch.autograd.grad(result, point, torch.ones_like(result), allow_unused=True)
+        # Of the sum, since torch compares the shape of a gradient that it is given by SymPy, .4 s of an import.
+        (slope,) = torch.autograd.grad(result.sum(), point, allow_unused=True)
     return result.detach(), torch.zeros_like(action) if slope is None else slope
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from gumbelrl.agents.command_line import main, requested_runs
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import check_config
 from gumbelrl.agents.overview import overview
 from gumbelrl.agents.presets import read_presets, with_preset
 from gumbelrl.agents.registry import AGENTS, POLICY_PRESETS
+from gumbelrl.agents.run_config import check_config
 from gumbelrl.envs import ENVIRONMENTS, make
 from gumbelrl.policies import ESTIMATORS
 

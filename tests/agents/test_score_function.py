@@ -8,10 +8,10 @@ from gymnasium import spaces
 
 from gumbelrl.agents import Trainer
 from gumbelrl.agents.command_line import main
-from gumbelrl.agents.experiment import RunConfig
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.registry import AGENTS
 from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.score_function import normalise
 from gumbelrl.envs import CartPole, make
 from gumbelrl.policies import ActionLayout

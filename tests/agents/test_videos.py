@@ -11,8 +11,9 @@ from PIL import Image
 from gumbelrl.agents import videos
 from gumbelrl.agents.command_line import main
 from gumbelrl.agents.evaluation import evaluate
-from gumbelrl.agents.experiment import Experiment, RunConfig
+from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.registry import AGENTS
+from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.training import env_seeds
 from gumbelrl.agents.videos import Frame, VideoError, make_stage, play, record_video, write_video
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gumbelrl.agents.compare.__main__ import main
-from gumbelrl.agents.experiment import RunConfig
+from gumbelrl.agents.run_config import RunConfig
 
 STEPS = np.arange(1, 33) * 4096
 
@@ -17,7 +17,7 @@ def write_run(folder, *, final=(480.0, 490.0, 500.0), begin=20.0, speed=1.0, fin
     config = replace(RunConfig(), seeds=tuple(range(len(final))), output=folder, **fields)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config.to_json()))
-    noise = np.random.default_rng(len(str(folder)))
+    noise = np.random.default_rng(list(folder.name.encode()))  # whatever lies above it
     with (folder / "metrics.jsonl").open("w") as file:
         for step in STEPS:
             for seed, end in zip(config.seeds, final, strict=True):

@@ -132,7 +132,7 @@ def test_tensorboard_forgets_what_a_killed_run_wrote_after_its_checkpoint(tmp_pa
 
 
 def test_tensorboard_that_is_not_there_is_said_before_anything_is_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gumbelrl.agents.experiment.find_spec", lambda name: None)
+    monkeypatch.setattr("gumbelrl.agents.run_config.find_spec", lambda name: None)
     assert main([*TINY, "--total-steps", "32", "--tensorboard", "--output", str(tmp_path / "run")]) == 2
     assert "pip install 'gumbelrl[tensorboard]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,26 @@
+"""Ctrl-C, and a polite kill, between iterations."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[list[int]]:
+    """Collect interrupts in a list that the loop looks at, so that an iteration is never cut in two."""
+    stop: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if stop:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        stop.append(signum)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
