@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check test slow bench
+.PHONY: check test slow bench learning
 
 check:  ## lint, format, types
 	$(PYTHON) -m ruff check .
@@ -13,7 +13,16 @@ test:  ## the fast tests
 slow:  ## the tests that take minutes
 	$(PYTHON) -m pytest -m slow
 
-bench:  ## the benchmarks; results go to benchmarks/results/
+bench:  ## speed: results go to benchmarks/results/, tables and plots to docs/performance.md; half an hour
+	$(PYTHON) benchmarks/throughput.py
 	$(PYTHON) benchmarks/members.py
+	$(PYTHON) benchmarks/scaling.py
+	$(PYTHON) benchmarks/roofline.py
+	$(PYTHON) benchmarks/environments.py
 	$(PYTHON) benchmarks/tracking.py
+	$(PYTHON) benchmarks/time_to_solve.py
+	$(PYTHON) benchmarks/peers.py
+	$(PYTHON) benchmarks/performance_page.py
+
+learning:  ## what is learned: every estimator by critic on CartPole; half an hour
 	$(PYTHON) benchmarks/learning.py --again --processes 2

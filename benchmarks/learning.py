@@ -25,7 +25,8 @@ from provenance import provenance
 from scipy import stats
 
 from gumbelrl.agents import CRITICS
-from gumbelrl.agents.experiment import Experiment, RunConfig
+from gumbelrl.agents.experiment import Experiment
+from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.tracking.base import read_metrics
 from gumbelrl.policies import ESTIMATORS
 

@@ -69,7 +69,8 @@ def theirs(batch: int) -> Callable[[int], None]:
 
 def ours(batch: int, members: int, **settings: Any) -> Callable[[int], None]:
     """Return what makes a number of updates of all members of our SAC."""
-    config = SACConfig(batch_size=batch, replay_capacity=HELD, hidden=HIDDEN, return_steps=1, **settings)
+    given = {"replay_capacity": HELD, "hidden": HIDDEN, "return_steps": 1, **settings}
+    config = SACConfig(batch_size=batch, **given)
     layout = ActionLayout.from_space(spaces.Discrete(CHOICES))
     agent = SAC(config, layout=layout, num_features=FEATURES, seeds=tuple(range(members)))
     generator = torch.Generator().manual_seed(0)

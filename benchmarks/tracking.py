@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from provenance import provenance
 
-from gumbelrl.agents.experiment import Experiment, RunConfig
+from gumbelrl.agents.experiment import Experiment
+from gumbelrl.agents.run_config import RunConfig
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = 0.03

@@ -42,6 +42,26 @@ def test_the_page_of_environments_says_what_the_registry_says(benchmarks):
     assert generated.read_part("environments.md", "environments") == markdown(listing())
 
 
+def test_the_page_of_performance_says_what_the_benchmarks_found(benchmarks):
+    """If this fails: `python benchmarks/performance_page.py`."""
+    import performance_page
+
+    import generated
+
+    for name, part in performance_page.PARTS.items():
+        assert generated.read_part("performance.md", name) == performance_page.part(name).strip(), name
+        if part.figure and performance_page.read(name):
+            assert (ROOT / "docs" / "figures" / part.figure[0]).exists()
+
+
+def test_a_benchmark_that_was_not_run_is_named(benchmarks, monkeypatch, tmp_path):
+    import performance_page
+
+    monkeypatch.setattr(performance_page, "RESULTS", tmp_path)
+    for name in performance_page.PARTS:
+        assert performance_page.part(name).startswith("*Not measured yet:* `python benchmarks/")
+
+
 def test_a_part_that_is_not_there_is_an_error(benchmarks):
     import generated
 
