@@ -85,8 +85,8 @@ PARTS: dict[str, Part] = {
     "time_to_solve": Part(
         "python benchmarks/time_to_solve.py", 4, lambda results: time_to_solve.table(results["summary"])
     ),
-    "updates": Part("python benchmarks/throughput.py", 1, updates_text, file="throughput"),
-    "members": Part("python benchmarks/members.py", 2, members_text),
+    "updates": Part("python benchmarks/throughput.py", 4, updates_text, file="throughput"),
+    "members": Part("python benchmarks/members.py", 4, members_text),
     "scaling": Part(
         "python benchmarks/scaling.py",
         3,

@@ -1,11 +1,11 @@
 """Updates a second of `sac` against stable-baselines3's SAC, on one CPU thread, networks and batches of equal size.
 
-    python benchmarks/throughput.py        # about a minute; writes benchmarks/results/throughput.json
+    python benchmarks/throughput.py        # about four minutes; writes benchmarks/results/throughput.json
 
 Theirs learns a Box task with as many action numbers as ours has choices: two critics and an actor of two hidden layers
 of 64 units, ReLU, batch 256 from a full replay. Ours has the same layers, without and with what our defaults add to
-them (layer normalisation, SiLU), alone and with ten members. An update is: draw the batch, all losses, all optimiser
-steps, all slow copies; no environment. The sides take turns, and ratios are of medians.
+them (layer normalisation, SiLU), alone and with ten members, eager and with the step compiled. An update is: draw the
+batch, all losses, all optimiser steps, all slow copies; no environment. The sides take turns; ratios are of medians.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gymnasium import spaces
 from provenance import provenance
 
 from gumbelrl.agents import SAC, SACConfig
+from gumbelrl.agents.compiled_training import compile_learning
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout
 
@@ -67,8 +68,8 @@ def theirs(batch: int) -> Callable[[int], None]:
     return lambda count: model.train(gradient_steps=count, batch_size=batch)
 
 
-def ours(batch: int, members: int, **settings: Any) -> Callable[[int], None]:
-    """Return what makes a number of updates of all members of our SAC."""
+def ours(batch: int, members: int, *, compiled: bool = False, **settings: Any) -> Callable[[int], None]:
+    """Return what makes a number of updates of all members of our SAC, its optimiser step compiled or not."""
     given = {"replay_capacity": HELD, "hidden": HIDDEN, "return_steps": 1, **settings}
     config = SACConfig(batch_size=batch, **given)
     layout = ActionLayout.from_space(spaces.Discrete(CHOICES))
@@ -86,6 +87,9 @@ def ours(batch: int, members: int, **settings: Any) -> Callable[[int], None]:
         final_observation=torch.randn(*shape, FEATURES, generator=generator),
     )
     agent.replay.add(rollout)
+    if compiled:
+        compile_learning(agent)
+        agent.set_progress(0.0, temperature=1.0)
 
     def learn(count: int) -> None:
         for _ in range(count):
@@ -98,19 +102,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--updates", type=int, default=300, help="of each side, a turn")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=200, help="of each side, a turn")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="write no results")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
-    sides = {
-        "stable-baselines3": (theirs(options.batch), 1),
-        "plain": (ours(options.batch, 1, **PLAIN), 1),
-        "default": (ours(options.batch, 1), 1),
-        f"plain, {options.members} members": (ours(options.batch, options.members, **PLAIN), options.members),
-        f"default, {options.members} members": (ours(options.batch, options.members), options.members),
-    }
+    sides = {"stable-baselines3": (theirs(options.batch), 1)}
+    for compiled in (False, True):
+        for members in (1, options.members):
+            for name, layers in (("plain", PLAIN), ("default", {})):
+                words = [name, *(["compiled"] if compiled else []), *([f"{members} members"] if members > 1 else [])]
+                sides[", ".join(words)] = (ours(options.batch, members, compiled=compiled, **layers), members)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(options.repeats + 1):
         for name, (learn, _) in sides.items():
@@ -119,9 +122,9 @@ def main() -> None:
             if repeat:  # the first turn is for warming up
                 seconds[name].append(time.perf_counter() - start)
     rates = {name: members * options.updates / statistics.median(seconds[name]) for name, (_, members) in sides.items()}
-    print(f"{'':<22} updates/s, all members   of theirs")
+    print(f"{'':<30} updates/s, all members   of theirs")
     for name, rate in rates.items():
-        print(f"{name:<22} {rate:>22,.0f} {rate / rates['stable-baselines3']:>11.1f}x")
+        print(f"{name:<30} {rate:>22,.0f} {rate / rates['stable-baselines3']:>11.1f}x")
     if not options.dry:
         results = {**provenance(), **vars(options), "seconds": seconds, "updates_per_second": rates}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
