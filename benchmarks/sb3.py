@@ -94,7 +94,7 @@ def measure_learning(options: argparse.Namespace) -> dict[str, Any]:
             env = loop_over(options.env, n_envs=8, seed=10_000 + seed)
             mean, _ = evaluate_policy(model, env, n_eval_episodes=options.episodes, deterministic=False)
             returns[policy].append(float(mean))
-        print(f"seed {seed}: " + "   ".join(f"{policy} {values[-1]:7.1f}" for policy, values in returns.items()))
+        print(f"seed {seed}: " + "   ".join(f"{policy} {values[-1]:7.1f}" for policy, values in returns.items()), flush=True)
     difference = np.array(returns["head"]) - np.array(returns["stock"])
     drawn = np.random.default_rng(0).choice(difference, (10_000, len(difference))).mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])
