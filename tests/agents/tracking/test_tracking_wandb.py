@@ -562,7 +562,7 @@ def test_a_killed_process_is_one_warning(tmp_path, killed):
 def test_a_signal_to_the_whole_process_group_leaves_a_whole_log(tmp_path, number, status, state):
     """As a terminal sends it: the group is that of the training, and all that it logged is there afterwards."""
     folder = tmp_path / "run"
-    words = ["--total-steps", "10000000", "--log-interval", "128", "--checkpoint-interval", "128"]
+    words = ["--total-steps", "10000000", "--compile", "off", "--log-interval", "128", "--checkpoint-interval", "128"]
     process = start(*SMALL, *words, "--track", "offline", "--output", folder, start_new_session=True)
     deadline = time.monotonic() + 90
     while not list(folder.glob("wandb/offline-run-*/*.wandb")):
