@@ -14,8 +14,8 @@ with stable-baselines3's loop over environments (`loop`) and once with ours, ste
 another stream of random numbers, so that what is looked for is no difference: the interval is of the mean difference of
 the returns, 95%, by the bootstrap over seeds.
 
-`one-hot` trains with what SAC has of GumbelSAC's settings until the mean of the last 100 training episodes reaches 475, and tells
-when that was and the return of the greedy policy then.
+`one-hot` trains with what SAC has of GumbelSAC's settings until the mean of the last 100 training episodes reaches 475,
+and tells when that was and the return of the greedy policy then.
 """
 
 from __future__ import annotations
