@@ -272,8 +272,9 @@ def read_orders(source: BinaryIO, *, parent: int) -> Iterator[Order]:
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in source:
-            lines.put(line)
+        with contextlib.suppress(OSError, ValueError):  # closed by somebody else: that is the end, too
+            for line in source:
+                lines.put(line)
         lines.put(b"")
 
     threading.Thread(target=read, name="orders", daemon=True).start()
