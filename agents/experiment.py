@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 import warnings
@@ -379,6 +380,19 @@ def load_experiment(folder: Path) -> Experiment:
         raise
     except ValueError as error:
         raise RunError(f"--resume {folder}: {error}") from error
+
+
+def open_experiment(config: RunConfig) -> Experiment:
+    """Return a run whose folder is named at its last checkpoint, or at its beginning where it has none."""
+    folder = config.output
+    assert folder is not None
+    if CheckpointStore(folder / "checkpoints").steps():
+        experiment = load_experiment(folder)
+        print(f"resuming at step {experiment.trainer.step:,}", flush=True)
+        return experiment
+    if folder.exists():  # stopped before its first checkpoint: it holds nothing to go on from
+        shutil.rmtree(folder)
+    return Experiment(config)
 
 
 def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float) -> None:

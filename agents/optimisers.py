@@ -31,6 +31,7 @@ class Optimiser(ABC):
         groups: tensors, or dictionaries of `params`, a list of tensors, and their own `lr`.
         lr: learning rate, a number or a tensor on the parameters' device, which may be filled with another later;
             `[row, 1]` gives each row of the parameters its own.
+        eps: ε, beside the square root of the second moment.
 
     Attributes:
         param_groups: `params` and `lr` of each group.
@@ -40,7 +41,10 @@ class Optimiser(ABC):
 
     written_out = False
 
-    def __init__(self, groups: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float | Tensor = 1e-3) -> None:
+    def __init__(
+        self, groups: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float | Tensor = 1e-3, eps: float = 1e-8
+    ) -> None:
+        self.eps = eps
         given: list[Any] = list(groups)
         first = [{"params": given}] if isinstance(given[0], Tensor) else given
         self.param_groups: list[dict[str, Any]] = [{"lr": lr, **group} for group in first]
@@ -75,28 +79,33 @@ class Optimiser(ABC):
     def initial(self, parameter: Tensor) -> dict[str, Tensor]:
         """Return the state before the first step, under the names of torch's."""
 
-    @abstractmethod
     def _move(
         self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float | Tensor
+    ) -> None:
+        if not self.written_out:
+            self._kernels(parameters, gradients, states, lr)
+            return
+        for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
+            self._arithmetic(parameter, gradient, state, lr)
+
+    @abstractmethod
+    def _kernels(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float | Tensor
+    ) -> None: ...
+
+    @abstractmethod
+    def _arithmetic(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float | Tensor
     ) -> None: ...
 
 
 class Adam(Optimiser):
     """Adam, as `torch.optim.Adam(…, fused=True)`.
 
-    Args:
-        eps: ε, beside the square root of the second moment.
-
     Reference: Kingma & Ba 2015, arXiv:1412.6980.
     """
 
     betas = (0.9, 0.999)
-
-    def __init__(
-        self, groups: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float | Tensor = 1e-3, eps: float = 1e-8
-    ) -> None:
-        super().__init__(groups, lr=lr)
-        self.eps = eps
 
     def initial(self, parameter: Tensor) -> dict[str, Tensor]:
         return {
@@ -105,13 +114,9 @@ class Adam(Optimiser):
             "exp_avg_sq": _zeros(parameter),
         }
 
-    def _move(
+    def _kernels(
         self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float | Tensor
     ) -> None:
-        if self.written_out:
-            for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
-                self._arithmetic(parameter, gradient, state, lr)
-            return
         adam(
             parameters,
             gradients,
@@ -143,19 +148,10 @@ class Adam(Optimiser):
 class RMSprop(Optimiser):
     """RMSprop, as `torch.optim.RMSprop(…, foreach=True)`, with its decay of .99 and without momentum.
 
-    Args:
-        eps: ε, beside the square root of the second moment.
-
     Reference: Tieleman & Hinton 2012, lecture 6.5.
     """
 
     decay = 0.99
-
-    def __init__(
-        self, groups: Iterable[Tensor] | Iterable[dict[str, Any]], *, lr: float | Tensor = 1e-3, eps: float = 1e-8
-    ) -> None:
-        super().__init__(groups, lr=lr)
-        self.eps = eps
 
     def initial(self, parameter: Tensor) -> dict[str, Tensor]:
         return {
@@ -163,13 +159,9 @@ class RMSprop(Optimiser):
             "square_avg": _zeros(parameter),
         }
 
-    def _move(
+    def _kernels(
         self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float | Tensor
     ) -> None:
-        if self.written_out:
-            for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
-                self._arithmetic(parameter, gradient, state, lr)
-            return
         rmsprop(
             parameters,
             gradients,

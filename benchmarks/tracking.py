@@ -105,9 +105,10 @@ def main() -> None:
         costs = {mode: compare(seconds[mode], seconds["off"]) for mode in modes[1:]}
         found[members] = {"seconds": seconds, "cost": costs}
     print_table(found)
-    result = {**provenance(), **vars(options), "target": TARGET, "found": found}
+    asked = vars(options) | {"output": options.output.name}
+    result = {**provenance(), **asked, "target": TARGET, "found": found}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def print_table(found: dict[int, dict[str, Any]]) -> None:

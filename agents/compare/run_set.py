@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,10 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.compare.runs import read_run
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import Experiment, claim_folder, load_experiment, write_whole
+from gumbelrl.agents.experiment import claim_folder, open_experiment, write_whole
 from gumbelrl.agents.progress import format_seconds
 from gumbelrl.agents.registry import NO_ESTIMATOR
 from gumbelrl.agents.run_config import RunConfig, check_config
@@ -89,7 +87,7 @@ class RunSet:
                 continue
             print(f"{title} · {format_seconds(time.perf_counter() - start)} so far", flush=True)
             try:
-                self._open(config).run()
+                open_experiment(config).run()
             except RunError as error:
                 self.failures.append((config, error))
                 print(f"failed: {error}", flush=True)
@@ -100,18 +98,6 @@ class RunSet:
             return False
         run = read_run(config.output)
         return run is not None and run.status == "finished"
-
-    def _open(self, config: RunConfig) -> Experiment:
-        """Return the run at its last checkpoint, or at its beginning where it has none."""
-        folder = config.output
-        assert folder is not None
-        if CheckpointStore(folder / "checkpoints").steps():
-            experiment = load_experiment(folder)
-            print(f"resuming at step {experiment.trainer.step:,}", flush=True)
-            return experiment
-        if folder.exists():  # stopped before its first checkpoint: it holds nothing to go on from
-            shutil.rmtree(folder)
-        return Experiment(config)
 
 
 def check_environments(configs: Sequence[RunConfig]) -> None:

@@ -19,11 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gumbelrl.agents.checkpoint import CheckpointStore
 from gumbelrl.agents.distributed.group import AgreedError, Group, join_group
 from gumbelrl.agents.distributed.merge import merge_runs
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import Experiment, claim_folder, default_folder, load_experiment, report, write_whole
+from gumbelrl.agents.experiment import (
+    claim_folder,
+    default_folder,
+    load_experiment,
+    open_experiment,
+    report,
+    write_whole,
+)
 from gumbelrl.agents.run_config import RunConfig, check_config
 
 PARTS = "parts.json"
@@ -116,7 +122,7 @@ class Parts:
             if not (config.output / "results.json").exists():
                 what = f"part {index + 1} of {len(self.configs)}: seeds {config.seeds[0]} … {config.seeds[-1]}"
                 print(what, flush=True)
-                self._open(config).run()
+                open_experiment(config).run()
         group.gather(None)
         results: dict[str, Any] = {}
         if group.rank == 0:
@@ -127,18 +133,6 @@ class Parts:
                 shutil.rmtree(part.output.parent, ignore_errors=True)
         group.gather(None)
         return results
-
-    def _open(self, config: RunConfig) -> Experiment:
-        """Return a part at its last checkpoint, or at its beginning where it has none."""
-        folder = config.output
-        assert folder is not None
-        if CheckpointStore(folder / "checkpoints").steps():
-            experiment = load_experiment(folder)
-            print(f"resuming at step {experiment.trainer.step:,}", flush=True)
-            return experiment
-        if folder.exists():  # stopped before its first checkpoint: it holds nothing to go on from
-            shutil.rmtree(folder)
-        return Experiment(config)
 
 
 def train_parts(parts: Parts, group: Group, *, start: float) -> int:
