@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from learning import interquartile_mean, interval
 from provenance import provenance
 from tasks import Task, build
 
+from gumbelrl.agents.compare.statistics import estimate
 from gumbelrl.agents.evaluation import evaluate_both
 
 RESULTS = Path(__file__).parent / "results" / "agents.json"
@@ -143,9 +143,8 @@ def summary(values: list[float]) -> str:
     array = np.array(values)
     size = float(np.abs(array).max())
     digits = 3 if size < 5 else 2 if size < 50 else 1 if size < 100 else 0
-    mean = float(interquartile_mean(array))
-    low, high = interval(array)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    middle = estimate([array])
+    return f"{middle.value:.{digits}f} [{middle.low:.{digits}f}, {middle.high:.{digits}f}]"
 
 
 def line(name: str, entry: dict[str, Any]) -> str:

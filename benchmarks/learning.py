@@ -22,29 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 from provenance import provenance
-from scipy import stats
 
 from gumbelrl.agents import CRITICS
+from gumbelrl.agents.compare.statistics import estimate
 from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.tracking.base import read_metrics
 from gumbelrl.policies import ESTIMATORS
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95% percentile-bootstrap interval of the interquartile mean."""
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    drawn = stats.bootstrap(
-        (values,), interquartile_mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(0)
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def train(config: RunConfig) -> dict[str, Any]:
@@ -92,9 +78,10 @@ def _cell(entry: dict[str, Any] | None) -> str:
         return "–"
     solved = sorted(step for step in entry["solved_at"] if step)
     steps = f" in {np.median(solved) / 1000:.0f}k" if solved else ""
-    returns = np.array(entry["training_return"])
-    low, high = interval(returns)
-    return f"{len(solved)}/{len(returns)}{steps}; {interquartile_mean(returns):.0f} [{low:.0f}, {high:.0f}]"
+    middle = estimate([np.array(entry["training_return"])])
+    return (
+        f"{len(solved)}/{len(entry['solved_at'])}{steps}; {middle.value:.0f} [{middle.low:.0f}, {middle.high:.0f}]"
+    )
 
 
 def main() -> None:

@@ -1,55 +1,20 @@
-"""SBX, stable-baselines3 in JAX, on CartPole-v1 with the settings of RL Baselines3 Zoo, which SBX is made to run with.
-
-Settings: https://github.com/DLR-RM/rl-baselines3-zoo, hyperparams/{ppo,dqn}.yml, CartPole-v1.
-"""
+"""SBX, stable-baselines3 in JAX, on CartPole-v1 with the settings of RL Baselines3 Zoo, which are made for it too."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import zoo_settings
 from record import options
-from sb3_callback import Marks, linear
+from sb3_callback import Marks
 from sbx import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 # Class, environments, steps in all, updates a step, settings.
 CASES: dict[str, tuple[Any, int, int, float, dict[str, Any]]] = {
-    "ppo": (
-        PPO,
-        8,
-        100_000,
-        20 / 256,
-        {
-            "n_steps": 32,
-            "batch_size": 256,
-            "n_epochs": 20,
-            "gae_lambda": 0.8,
-            "gamma": 0.98,
-            "ent_coef": 0.0,
-            "learning_rate": linear(0.001),
-            "clip_range": linear(0.2),
-        },
-    ),
-    "dqn": (
-        DQN,
-        1,
-        50_000,
-        128 / 256,
-        {
-            "learning_rate": 2.3e-3,
-            "batch_size": 64,
-            "buffer_size": 100_000,
-            "learning_starts": 1000,
-            "gamma": 0.99,
-            "target_update_interval": 10,
-            "train_freq": 256,
-            "gradient_steps": 128,
-            "exploration_fraction": 0.16,
-            "exploration_final_eps": 0.04,
-            "policy_kwargs": {"net_arch": [256, 256]},
-        },
-    ),
+    "ppo": (PPO, zoo_settings.PPO_ENVS, zoo_settings.PPO_STEPS, zoo_settings.PPO_UPDATES, zoo_settings.PPO),
+    "dqn": (DQN, 1, zoo_settings.DQN_STEPS, zoo_settings.DQN_UPDATES, zoo_settings.DQN),
 }
 
 

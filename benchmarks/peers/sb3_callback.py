@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from record import WINDOW, Recorder
 from stable_baselines3.common.callbacks import BaseCallback
@@ -30,8 +28,3 @@ class Marks(BaseCallback):
         mean = float(np.mean([episode["r"] for episode in seen])) if seen and len(seen) == WINDOW else None
         updates = int(max(self.num_timesteps - self.starts, 0) * self.rate)
         return self.recorder.mark(self.num_timesteps, updates, mean)
-
-
-def linear(first: float) -> Callable[[float], float]:
-    """Return a schedule from `first` to zero, of the share of the run that is left."""
-    return lambda left: left * first

@@ -1,7 +1,4 @@
-"""PPO of stable-baselines3 on CartPole-v1 until it is solved, which a line tells: for `time_to_solve.py`.
-
-Settings: https://github.com/DLR-RM/rl-baselines3-zoo, hyperparams/ppo.yml, CartPole-v1.
-"""
+"""PPO of stable-baselines3 on CartPole-v1 until it is solved, which a line tells: for `time_to_solve.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import argparse
 
 import numpy as np
 import torch
-from sb3_callback import linear
+import zoo_settings
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -40,19 +37,12 @@ def main() -> None:
     torch.set_num_threads(1)
     model = PPO(
         "MlpPolicy",
-        make_vec_env("CartPole-v1", n_envs=8, seed=seed),
-        n_steps=32,
-        batch_size=256,
-        n_epochs=20,
-        gae_lambda=0.8,
-        gamma=0.98,
-        ent_coef=0.0,
-        learning_rate=linear(0.001),
-        clip_range=linear(0.2),
+        make_vec_env("CartPole-v1", n_envs=zoo_settings.PPO_ENVS, seed=seed),
         seed=seed,
         device="cpu",
+        **zoo_settings.PPO,
     )
-    model.learn(100_000, callback=UntilSolved())
+    model.learn(zoo_settings.PPO_STEPS, callback=UntilSolved())
 
 
 if __name__ == "__main__":
