@@ -10,7 +10,7 @@ from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
 
-TIME_LIMIT = 1000  # where the environment has none: a policy may walk in circles
+TIME_LIMIT = 1000  # a policy may walk in circles
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Task:
         measure: of what: `training`, the last 100 training episodes, exploration included, at the end and before;
             `greedy`, 100 episodes with the most probable actions at the end.
         settings: of the agent, beside its defaults; none for those alone.
+        time_limit: steps of an episode, where the environment has no limit of its own; 0 for none.
     """
 
     env: str
@@ -34,6 +35,7 @@ class Task:
     temperature: str = "1.0"
     settings: dict[str, Any] = field(default_factory=dict)
     env_settings: dict[str, Any] = field(default_factory=dict)
+    time_limit: int = TIME_LIMIT
 
 
 def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
@@ -41,7 +43,7 @@ def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
 
     def make_env(num_envs: int) -> BatchedEnv:
         env = make(task.env, num_envs=num_envs, **task.env_settings)
-        env.max_episode_steps = env.max_episode_steps or TIME_LIMIT
+        env.max_episode_steps = env.max_episode_steps or task.time_limit or None
         return env
 
     entry = AGENTS[task.agent]

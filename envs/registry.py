@@ -319,6 +319,7 @@ def make(
 
 
 def _nearest(env_id: str) -> str:
-    known = [*ENVIRONMENTS, *gymnasium.registry]
+    twins = [entry.twin for entry in ENVIRONMENTS.values() if entry.twin]
+    known = dict.fromkeys([*ENVIRONMENTS, *twins, *gymnasium.registry])  # each once: gymnasium knows ours too
     near = difflib.get_close_matches(env_id, known, n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else "use a gymnasium id or one of " + ", ".join(ENVIRONMENTS)
