@@ -158,7 +158,8 @@ def test_an_unknown_id_is_answered_by_the_nearest_each_once():
     with pytest.raises(ValueError, match="unknown environment 'MinAtar/Breakout-v7'") as caught:
         make("MinAtar/Breakout-v7", num_envs=1)
     near = str(caught.value).split("did you mean ")[1].split("?")[0].split(" or ")
-    assert near[0] == "MinAtar/Breakout-v1" and len(set(near)) == len(near) == 3
+    assert near[0] == "MinAtar/Breakout-v1"
+    assert len(set(near)) == len(near) == 3
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
