@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.networks import StackedLinear, StackedMLP
 from gumbelrl.policies import ActionLayout, Estimate, Estimator, LearnedTemperature, StateTemperature, Value
@@ -25,6 +26,7 @@ class EstimatorPath(nn.Module):
         schedule: of the temperature; a learned one makes parameters here.
         baseline: of the score function, if the estimator takes one.
         num_samples: for each state; None is the estimator's own default.
+        group: the processes over which the moving mean is taken.
 
     Raises:
         RunError: the temperature is to be learned, but the estimator gives it no gradient.
@@ -40,8 +42,10 @@ class EstimatorPath(nn.Module):
         schedule: Schedule,
         baseline: str,
         num_samples: int | None,
+        group: Group = ALONE,
     ) -> None:
         super().__init__()
+        self.group = group
         self.estimator, self.num_samples = estimator, num_samples
         self.scheduled_temperature: float | Tensor = 1.0
         self.baseline = baseline if "baseline" in estimator.options else None
@@ -97,7 +101,7 @@ class EstimatorPath(nn.Module):
         options = self.options(observation)
         estimate = self.estimator(logits, value, mask=mask, generator=generator, **options)
         if self.baseline == "moving-mean":
-            self.moving_mean.lerp_(estimate.objective.detach().mean(1), 1.0 - MOVING_MEAN_DECAY)
+            self.moving_mean.lerp_(self.group.mean(estimate.objective.detach().mean(1)), 1.0 - MOVING_MEAN_DECAY)
         temperature = torch.as_tensor(options["temperature"], device=logits.device).detach()
         return estimate, temperature.expand(*logits.shape[:2], 1, 1).mean((1, 2, 3))
 

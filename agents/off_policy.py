@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from gumbelrl.agents.critics import Ensemble, EnsembleValue
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
+from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.member_settings import across, fill, is_used, rate_of_rows, start_at
@@ -168,6 +169,7 @@ class OffPolicyAgent(Generic[Config]):
         observation_space: of one environment, so that observations are stored as they are, and for torsos that see
             their shape; None stores floats.
         device: where everything lives.
+        group: the processes that have the environments between them; `config` is of this one's, and so is the replay.
 
     Raises:
         RunError: the temperature is to be learned, but the estimator gives it no gradient.
@@ -188,8 +190,9 @@ class OffPolicyAgent(Generic[Config]):
         temperature: Schedule = CONSTANT,
         observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
-        self.config, self.layout, self.num_members = config, layout, len(seeds)
+        self.config, self.layout, self.num_members, self.group = config, layout, len(seeds), group
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         self.diagnostic_streams = RandomStreams([derive_seed(seed, "diagnostics") for seed in seeds], device=device)
         network: dict[str, Any] = {
@@ -201,7 +204,9 @@ class OffPolicyAgent(Generic[Config]):
             "normalised": config.normalise_observations,
         }
         self.perception = Perception(
-            ObservationNormaliser(len(seeds), num_features, device=device) if config.normalise_observations else None
+            ObservationNormaliser(len(seeds), num_features, device=device, group=group)
+            if config.normalise_observations
+            else None
         )
         num_logits = layout.num_groups * layout.num_choices
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
@@ -216,6 +221,7 @@ class OffPolicyAgent(Generic[Config]):
             schedule=temperature,
             baseline=config.baseline,
             num_samples=config.num_samples,
+            group=group,
         )
         self.replay = Replay(
             layout,
@@ -227,6 +233,8 @@ class OffPolicyAgent(Generic[Config]):
             device=device,
         )
         self._flatten()
+        for streams in (self.streams, self.diagnostic_streams):  # all have drawn the same initial weights
+            streams.divide(group.rank, group.size)
         self.log_entropy_coefficient = start_at(config.entropy_coefficient, self.num_members, device=device)
         differs = isinstance(config.epsilon, Tensor) or isinstance(config.final_epsilon, Tensor)
         self.epsilon = torch.zeros((self.num_members, 1, 1) if differs else (), device=device)
@@ -281,9 +289,9 @@ class OffPolicyAgent(Generic[Config]):
         """Return Gumbel noise; with probability ε so large that the action is uniform over the valid ones."""
         config, layout = self.config, self.layout
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
-        noise = -torch.log(self.streams.exponential(*shape))
+        noise = -torch.log(self.streams.exponential(*shape, divided=1))
         if is_used(config.epsilon) or is_used(config.final_epsilon):
-            random = self.streams.uniform(*shape[:2]) < self.epsilon
+            random = self.streams.uniform(*shape[:2], divided=1) < self.epsilon
             noise = torch.where(random[..., None, None], UNIFORM * noise, noise)
         return noise.transpose(0, 1)
 
@@ -306,7 +314,7 @@ class OffPolicyAgent(Generic[Config]):
         """Store a rollout and, once there are enough steps, learn; return metrics, each `[member]`."""
         config = self.config
         self.replay.add(rollout)
-        self.num_steps_seen += rollout.reward.shape[0] * rollout.reward.shape[2]
+        self.num_steps_seen += rollout.reward.shape[0] * rollout.reward.shape[2] * self.group.size
         metrics: dict[str, Tensor] = {}
         if self.num_steps_seen >= config.learning_starts and self.replay.num_rows:
             drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
@@ -344,18 +352,21 @@ class OffPolicyAgent(Generic[Config]):
         fitted = value.all(action)
         critic_loss = 0.5 * (fitted - target.unsqueeze(1)).square().mean(2).sum(1)
         metrics = {"train/critic_loss": critic_loss.detach(), "train/value": fitted.detach().mean((1, 2))}
-        loss, parts = critic_loss, [self.critic_parameters]
+        loss, parts, entropies = critic_loss, [self.critic_parameters], list[Tensor]()
         if climb:
             actor_loss, found = self._actor_loss(batch, value)
             metrics |= found
             loss, parts = loss + actor_loss, [self.critic_parameters, self.actor_parameters]
+            entropies = [found["policy/entropy"], *self._largest_entropy(batch.mask)]
         # Summed, not averaged: each member's gradient is then what it would be alone.
-        gradients = FlatParameters.gradients(parts, loss.sum())
+        gradients = self.group.means(*FlatParameters.gradients(parts, loss.sum()), *entropies)
         self.critic_parameters.flat.grad = gradients[0]
         self.actor_parameters.flat.grad = gradients[1] if climb else None
         self.optimizer.step()
         if climb:
             metrics["gradient/norm"] = torch.linalg.vector_norm(gradients[1], dim=1)
+            if is_used(self.config.target_entropy):
+                self._adapt_entropy_coefficient(*gradients[2:])
             self._follow()
         return metrics
 
@@ -374,23 +385,23 @@ class OffPolicyAgent(Generic[Config]):
             objective = objective - across(config.logit_penalty, 1) * valid.square().mean((-2, -1))
         if estimate.auxiliary is not None:
             objective = objective - estimate.auxiliary
-        mean_entropy = entropy.detach().mean(1)
-        if is_used(config.target_entropy):
-            self._adapt_entropy_coefficient(mean_entropy, batch.mask)
         return -objective.mean(1), {
-            "policy/entropy": mean_entropy,
+            "policy/entropy": entropy.detach().mean(1),
             "policy/temperature": temperature,
             "policy/entropy_coefficient": coefficient,
             "policy/probs": policy.probs.detach(),
         }
 
-    def _adapt_entropy_coefficient(self, mean_entropy: Float[Tensor, " member"], mask: Tensor | None) -> None:
+    def _largest_entropy(self, mask: Tensor | None) -> list[Float[Tensor, " member"]]:
+        """Return the mean entropy of uniformly random actions in a batch, where that depends on the batch."""
+        valid = None if mask is None else self.layout.merge_mask(mask)
+        return [] if valid is None else [valid.sum(-1).log().sum(-1).mean(1)]
+
+    def _adapt_entropy_coefficient(self, mean_entropy: Float[Tensor, " member"], masked: Tensor | None = None) -> None:
         """Raise the coefficient where the entropy is below its target, lower it where it is above."""
         largest: Tensor | float = max(sum(math.log(count) for count in self.layout.choice_counts), 1e-6)
-        if mask is not None:
-            valid = self.layout.merge_mask(mask)
-            assert valid is not None
-            largest = valid.sum(-1).log().sum(-1).mean(1).clamp_min(1e-6)
+        if masked is not None:
+            largest = masked.clamp_min(1e-6)
         error = self.config.target_entropy - mean_entropy / largest
         self.log_entropy_coefficient.add_(error, alpha=self.config.coefficient_rate)
 

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.member_settings import across, fill, rate_of_rows
 from gumbelrl.agents.networks import ACTIVATIONS, FlatParameters
@@ -120,6 +121,7 @@ class ScoreFunctionAgent(Generic[Config]):
         temperature: not used.
         observation_space: of one environment, for torsos that see the shape of an observation.
         device: where everything lives.
+        group: the processes that have the environments between them; `config` is of this one's.
     """
 
     def __init__(
@@ -134,17 +136,21 @@ class ScoreFunctionAgent(Generic[Config]):
         temperature: Schedule = UNUSED_TEMPERATURE,
         observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
-        self.config, self.layout, self.num_members = config, layout, len(seeds)
+        self.config, self.layout, self.num_members, self.group = config, layout, len(seeds), group
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         network: dict[str, Any] = {"hidden": config.hidden, "activation": config.activation, "layer_norm": False}
         network |= {"torso": config.torso, "space": observation_space, "normalised": config.normalise_observations}
         self.perception = Perception(
-            ObservationNormaliser(len(seeds), num_features, device=device) if config.normalise_observations else None
+            ObservationNormaliser(len(seeds), num_features, device=device, group=group)
+            if config.normalise_observations
+            else None
         )
         num_logits = layout.num_groups * layout.num_choices
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         self.value_network = make_torso(self.streams, num_features, 1, last_gain=1.0, **network)
+        self.streams.divide(group.rank, group.size)  # all have drawn the same initial weights
         # On the device, so that a step that was recorded once follows the schedule.
         self.learning_rate = torch.as_tensor(rate_of_rows(config.learning_rate), device=device)
         self.make_optimizer()
@@ -172,7 +178,7 @@ class ScoreFunctionAgent(Generic[Config]):
         """Return the Gumbel noise of a whole rollout: one draw instead of one a step."""
         config, layout = self.config, self.layout
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
-        return -torch.log(self.streams.exponential(*shape)).transpose(0, 1)
+        return -torch.log(self.streams.exponential(*shape, divided=1)).transpose(0, 1)
 
     def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set the learning rate by how much of the run is over; there is no temperature."""
@@ -205,6 +211,12 @@ class ScoreFunctionAgent(Generic[Config]):
         )
         return batch_of(rollout, value=v_t, advantage=advantage, target=advantage + v_t)
 
+    def advantages(self, batch: dict[str, Tensor]) -> Float[Tensor, "member batch"]:
+        """Return the advantages of a batch, normalised if the settings say so."""
+        if not self.config.normalise_advantages:
+            return batch["advantage"]
+        return normalise(batch["advantage"], batch.get("weight"), group=self.group)
+
     @abstractmethod
     def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
         """Return the loss of a batch `[member, batch, ...]` and metrics."""
@@ -217,7 +229,7 @@ class ScoreFunctionAgent(Generic[Config]):
     def descend(self, loss: Float[Tensor, " member"]) -> Float[Tensor, " member"]:
         """Make one optimiser step on each member's loss; return the norms of the gradients before they are clipped."""
         # Summed, not averaged: each member's gradient is then what it would be alone.
-        gradient = self.parameters.gradient(loss.sum())
+        gradient = self.group.mean(self.parameters.gradient(loss.sum()))
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         gradient.mul_((across(self.config.max_grad_norm, 1) / (norm + 1e-6)).clamp_max(1.0))  # torch's clip_grad_norm_
         self.flat.grad = gradient
@@ -262,21 +274,29 @@ def batch_of(rollout: Transition, **more: Tensor) -> dict[str, Tensor]:
 
 
 def normalise(
-    advantage: Float[Tensor, "member batch"], weight: Float[Tensor, "member batch"] | None = None
+    advantage: Float[Tensor, "member batch"],
+    weight: Float[Tensor, "member batch"] | None = None,
+    *,
+    group: Group = ALONE,
 ) -> Float[Tensor, "member batch"]:
     """Return advantages with each member's own mean 0 and standard deviation 1; as they are, where there is but one.
 
     Args:
         weight: 1 for those that count, 0 for the others; None where all do.
+        group: the processes whose advantages are one batch, of which this one's are returned.
     """
-    if advantage.shape[1] == 1:
-        return advantage
     if weight is None:
-        return (advantage - advantage.mean(1, keepdim=True)) / (advantage.std(1, keepdim=True) + 1e-8)
+        (whole,) = group.joined(advantage, dim=1)
+        if whole.shape[1] == 1:
+            return advantage
+        return (advantage - whole.mean(1, keepdim=True)) / (whole.std(1, keepdim=True) + 1e-8)
+    whole, weight = group.joined(advantage, weight, dim=1)
+    if whole.shape[1] == 1:
+        return advantage
     count = weight.sum(1, keepdim=True)
-    centred = advantage - (weight * advantage).sum(1, keepdim=True) / count.clamp_min(1.0)
-    variance = (weight * centred.square()).sum(1, keepdim=True) / (count - 1.0).clamp_min(1.0)
-    return centred / (variance.sqrt() + 1e-8)
+    mean = (weight * whole).sum(1, keepdim=True) / count.clamp_min(1.0)
+    variance = (weight * (whole - mean).square()).sum(1, keepdim=True) / (count - 1.0).clamp_min(1.0)
+    return (advantage - mean) / (variance.sqrt() + 1e-8)
 
 
 def explained_variance(

@@ -67,6 +67,8 @@ class TD3(OffPolicyAgent[TD3Config]):
 
 def smooth(policy: CategoricalPolicy, share: float) -> CategoricalPolicy:
     """Return the policy with `share` of every group spread evenly over its valid choices."""
-    valid = torch.ones_like(policy.logits) if policy.mask is None else policy.mask.expand_as(policy.logits).float()
+    valid = torch.ones_like(policy.logits)
+    if policy.mask is not None:
+        valid = policy.mask.expand_as(valid).to(valid.dtype)
     uniform = valid / valid.sum(-1, keepdim=True)
     return CategoricalPolicy(torch.lerp(policy.probs, uniform, share).log(), policy.mask)

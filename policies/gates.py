@@ -32,9 +32,15 @@ GATES = ("sigmoid", "argmax-st", "straight-through", "gumbel")
 SAMPLED_GATES = ("straight-through", "gumbel")
 
 
-def logistic_noise(shape: tuple[int, ...], *, generator: RandomStreams) -> Float[Tensor, "member *shape"]:
-    """Return standard logistic noise in float32, finite: the difference of two Gumbel variables."""
-    uniform = generator.uniform(*shape)
+def logistic_noise(
+    shape: tuple[int, ...], *, generator: RandomStreams, divided: int = 0
+) -> Float[Tensor, "member *shape"]:
+    """Return standard logistic noise in float32, finite: the difference of two Gumbel variables.
+
+    Args:
+        divided: the axis along which a divided generator has its share.
+    """
+    uniform = generator.uniform(*shape, divided=divided)
     return torch.log(uniform) - torch.log1p(-uniform)
 
 

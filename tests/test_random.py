@@ -41,7 +41,7 @@ def test_moments_and_correlations():
 def test_uniform_is_open():
     streams = RandomStreams([0])
     for bits in (0, -1):
-        streams.bits = lambda *shape, bits=bits: torch.full((1, *shape), bits)  # the extreme words
+        streams.bits = lambda *shape, bits=bits, **_: torch.full((1, *shape), bits)  # the extreme words
         assert 0 < streams.uniform(1).item() < 1
         assert 0 < streams.uniform64(1).item() < 1
         assert 0 < streams.exponential(1).item() < 17
@@ -73,3 +73,23 @@ def test_derived_seeds_differ():
     seeds = {derive_seed(seed, purpose, index) for seed in range(20) for purpose in ("a", "b") for index in range(20)}
     assert len(seeds) == 800
     assert min(seeds) >= 0
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((3,), 0), ((3, 4, 2), 0), ((3, 4, 2), 1), ((3, 4, 2), 2)])
+def test_shares_of_a_draw_are_side_by_side_what_one_generator_draws(shape, axis):
+    whole, shares = RandomStreams([3, 4]), [RandomStreams([3, 4]) for _ in range(2)]
+    for index, share in enumerate(shares):
+        share.divide(index, 2)
+    together = [length * (1 + (index == axis)) for index, length in enumerate(shape)]
+    for _ in range(2):  # and so on
+        drawn = [share.uniform(*shape, divided=axis) for share in shares]
+        assert torch.equal(torch.cat(drawn, dim=1 + axis), whole.uniform(*together))
+        assert all(torch.equal(share.counter, whole.counter) for share in shares)
+
+
+def test_shares_never_overlap_whatever_the_axis():
+    shares = [RandomStreams([7]) for _ in range(3)]
+    for index, share in enumerate(shares):
+        share.divide(index, 3)
+    drawn = [torch.cat([share.bits(4, 2, divided=1).flatten(), share.bits(5).flatten()]) for share in shares]
+    assert len(torch.cat(drawn).unique()) == 39

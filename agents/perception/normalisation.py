@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gumbelrl.agents.distributed.group import ALONE, Group
+
 EPSILON = 1e-8
 LARGEST = 10.0  # as in OpenAI's baselines and stable-baselines3
 
@@ -20,14 +22,18 @@ class ObservationNormaliser(nn.Module):
     Args:
         num_members: M.
         num_features: length of an observation vector.
+        group: the processes whose observations count as one rollout, the same number from each.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
 
-    def __init__(self, num_members: int, num_features: int, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, num_members: int, num_features: int, *, device: torch.device | str = "cpu", group: Group = ALONE
+    ) -> None:
         super().__init__()
+        self.group = group
         shape = (num_members, 1, num_features)
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64, device=device))
         self.register_buffer("variance", torch.ones(shape, dtype=torch.float64, device=device))
@@ -42,9 +48,10 @@ class ObservationNormaliser(nn.Module):
     def merge(self, observation: Float[Tensor, "time member env feature"]) -> None:
         """Add the observations of a rollout to the statistics."""
         rows = observation.movedim(1, 0).flatten(1, 2).double()
-        added = float(rows.shape[1])
-        mean = rows.mean(1, keepdim=True)
-        variance = rows.var(1, keepdim=True, correction=0)
+        added = float(rows.shape[1] * self.group.size)
+        own_mean = rows.mean(1, keepdim=True)
+        mean = self.group.mean(own_mean)
+        variance = self.group.mean(rows.var(1, keepdim=True, correction=0) + (own_mean - mean).square())
         total = self.count + added
         share, shift = added / total, mean - self.mean
         # Before anything was counted, share is 1: the variance of 1 that was assumed until then drops out.

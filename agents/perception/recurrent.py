@@ -96,7 +96,7 @@ class RecurrentCore(nn.Module):
         """
         if self.kind not in SAMPLED_GATES:
             return None
-        drawn = logistic_noise((time, batch, 2 * self.size), generator=generator or self.streams)
+        drawn = logistic_noise((time, batch, 2 * self.size), generator=generator or self.streams, divided=1)
         return drawn.transpose(0, 1)
 
     def forward(

@@ -6,6 +6,8 @@ sees what it would see alone, a batch of environments equals a loop over single 
 generator is a seed per row and one counter. Everything is a tensor operation: it runs inside `torch.compile`
 and a captured CUDA graph, where a list of `torch.Generator`s would cost one launch a row.
 
+Several processes may divide one generator between them, each with a share of every draw: see `RandomStreams.divide`.
+
 Reference: SplitMix64, Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators". Its state is a
 counter times an odd constant, so the n-th number is computed directly. Differs: each row starts at its own place
 of the 2^64 cycle, the hash of its seed; two of R rows overlap within n draws with probability below R² n / 2^63.
@@ -64,6 +66,9 @@ class RandomStreams:
         device: where the numbers are made.
     """
 
+    part: tuple[int, int] = (0, 1)
+    """Which share of every draw is made here, of how many."""
+
     def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
         if len(seeds) == 0:
             raise ValueError("RandomStreams needs at least one seed, got none")
@@ -86,17 +91,31 @@ class RandomStreams:
     def device(self) -> torch.device:
         return self.key.device
 
-    def bits(self, *shape: int) -> Int[Tensor, "rows *shape"]:
+    def divide(self, index: int, count: int) -> None:
+        """From now on make share `index` of `count` of every draw; as many generators, one of each share, make it all.
+
+        Shapes are those of a share, and equal. Side by side along the axis `divided` of a shape, the shares are what
+        one generator would draw in a shape `count` times as long there; whichever axis that is, they never overlap.
+        """
+        self.part = (index, count)
+
+    def bits(self, *shape: int, divided: int = 0) -> Int[Tensor, "rows *shape"]:
         """Return 64 random bits per element as int64 (any sign)."""
         count = math.prod(shape)
-        index = torch.arange(1, count + 1, device=self.device).add_(self.counter)
-        self.counter.add_(count)
+        index = torch.arange(1, count + 1, device=self.device)
+        share, shares = self.part
+        if shares > 1:
+            block = max(math.prod(shape[divided:]), 1)  # of neighbours that stay neighbours
+            index += torch.arange(count, device=self.device).div_(block, rounding_mode="floor") * (block * (shares - 1))
+            index += block * share
+        index.add_(self.counter)
+        self.counter.add_(count * shares)
         value = _mix(self.key.unsqueeze(1) + index.mul_(_signed(_GOLDEN)))
         return value.view(self.rows, *shape)
 
-    def uniform(self, *shape: int) -> Float[Tensor, "rows *shape"]:
+    def uniform(self, *shape: int, divided: int = 0) -> Float[Tensor, "rows *shape"]:
         """Return float32 in the open interval (0, 1): 23 bits and a half, so neither 0 nor 1 can occur."""
-        bits = self.bits(*shape).bitwise_right_shift_(41).bitwise_and_((1 << 23) - 1)
+        bits = self.bits(*shape, divided=divided).bitwise_right_shift_(41).bitwise_and_((1 << 23) - 1)
         return bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
 
     def uniform64(self, *shape: int) -> Float[Tensor, "rows *shape"]:
@@ -104,9 +123,9 @@ class RandomStreams:
         bits = self.bits(*shape).bitwise_right_shift_(12).bitwise_and_((1 << 52) - 1)
         return bits.to(torch.float64).add_(0.5).mul_(2.0**-52)
 
-    def exponential(self, *shape: int) -> Float[Tensor, "rows *shape"]:
+    def exponential(self, *shape: int, divided: int = 0) -> Float[Tensor, "rows *shape"]:
         """Return float32 with the standard exponential distribution, finite and above zero."""
-        return -torch.log(self.uniform(*shape))
+        return -torch.log(self.uniform(*shape, divided=divided))
 
     def normal(self, *shape: int) -> Float[Tensor, "rows *shape"]:
         """Return float32 with the standard normal distribution (Box & Muller 1958)."""

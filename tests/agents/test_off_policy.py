@@ -302,10 +302,11 @@ def test_the_entropy_coefficient_moves_towards_its_target_by_members():
     agent = make_agent("sac", seeds=(0, 1), target_entropy=0.5, coefficient_rate=0.1)
     start = agent.log_entropy_coefficient.clone()
     largest = torch.log(torch.tensor(2.0))
-    agent._adapt_entropy_coefficient(torch.stack([0.25 * largest, largest]), None)
+    agent._adapt_entropy_coefficient(torch.stack([0.25 * largest, largest]))
     torch.testing.assert_close(agent.log_entropy_coefficient - start, torch.tensor([0.025, -0.05]))
     # With masks, the largest entropy is that of the choices that are left: here none is.
-    agent._adapt_entropy_coefficient(torch.zeros(2), torch.tensor([[[True, False]]]).expand(2, 3, 1, 2))
+    mask = torch.tensor([[[True, False]]]).expand(2, 3, 1, 2)
+    agent._adapt_entropy_coefficient(torch.zeros(2), *agent._largest_entropy(mask))
     torch.testing.assert_close(agent.log_entropy_coefficient - start, torch.tensor([0.075, 0.0]))
 
 
