@@ -18,7 +18,7 @@ from torch import Tensor
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.member_settings import across
 from gumbelrl.agents.rollout import Transition
-from gumbelrl.agents.score_function import ScoreFunctionAgent, ScoreFunctionConfig, explained_variance, normalise
+from gumbelrl.agents.score_function import ScoreFunctionAgent, ScoreFunctionConfig, explained_variance
 from gumbelrl.policies import CategoricalPolicy
 
 
@@ -50,18 +50,21 @@ class A2C(ScoreFunctionAgent[A2CConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+        data = self._rows(rollout)
         metrics = self._step(data)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
         self.perception.merge(rollout)
         return metrics
 
+    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what is learned from a rollout in rows."""
+        return self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
         """Return the loss of a batch `[member, batch, ...]` and metrics."""
         config = self.config
         policy = CategoricalPolicy(self.logits(batch["observation"]), self.layout.merge_mask(batch.get("mask")))
-        advantage = normalise(batch["advantage"]) if config.normalise_advantages else batch["advantage"]
-        policy_loss = -(advantage * policy.log_prob(batch["action"])).mean(1)
+        policy_loss = -(self.advantages(batch) * policy.log_prob(batch["action"])).mean(1)
         value = self.value(batch["observation"])
         value_loss = (value - batch["target"]).square().mean(1)
         entropy = policy.entropy().mean(1)

@@ -18,11 +18,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gumbelrl.agents.critics import make_critic
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
+from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError, choose
 from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
 from gumbelrl.agents.member_settings import across, rate_of_rows, start_at
@@ -33,7 +34,7 @@ from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.agents.returns import lambda_returns
-from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.rollout import Transition, take
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -149,6 +150,7 @@ class ActorCritic:
         temperature: a schedule; of a learned one the agent makes the parameters.
         observation_space: of one environment, for torsos that see the shape of an observation.
         device: where everything lives.
+        group: the processes that have the environments between them; `config` is of this one's.
 
     Raises:
         RunError: the temperature is to be learned, but the estimator gives it no gradient; or the torso does not fit.
@@ -166,8 +168,9 @@ class ActorCritic:
         temperature: Schedule = CONSTANT,
         observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
-        self.config, self.layout, self.num_members = config, layout, len(seeds)
+        self.config, self.layout, self.num_members, self.group = config, layout, len(seeds), group
         self.estimator = ESTIMATORS[estimator]
         self.streams = RandomStreams([derive_seed(seed, "agent") for seed in seeds], device=device)
         num_logits = layout.num_groups * layout.num_choices
@@ -179,7 +182,7 @@ class ActorCritic:
         }
         if config.torso == "pointer" and critic != "linear":
             raise RunError(f"--torso pointer gives a value for each choice: use --critic linear, not {critic}")
-        self.perception = make_perception(config, self.streams, num_features, seeds)
+        self.perception = make_perception(config, self.streams, num_features, seeds, group)
         num_features = self.perception.num_features(num_features)
         self.actor = make_torso(self.streams, num_features, num_logits, last_gain=0.01, **network)
         self.critic = make_critic(critic, self.streams, num_features, layout, **network)
@@ -191,6 +194,7 @@ class ActorCritic:
             schedule=temperature,
             baseline=config.baseline,
             num_samples=config.num_samples,
+            group=group,
         )
         networks = [self.perception, self.actor, self.critic, self.path]
         self.parameters = FlatParameters(networks, num_members=self.num_members)
@@ -203,6 +207,8 @@ class ActorCritic:
         self.log_entropy_coefficient, self.log_kl_coefficient = start, torch.zeros_like(start)
         self.max_entropy = float(sum(math.log(count) for count in layout.choice_counts)) or 1.0
         self.diagnostic_streams = RandomStreams([derive_seed(seed, "diagnostics") for seed in seeds], device=device)
+        for streams in (self.streams, self.diagnostic_streams):  # all have drawn the same initial weights
+            streams.divide(group.rank, group.size)
 
     # Acting ---------------------------------------------------------------------------------------------------------
 
@@ -216,7 +222,7 @@ class ActorCritic:
         """Return the Gumbel noise of a whole rollout: one draw instead of one a step."""
         config, layout = self.config, self.layout
         shape = (config.rollout_steps, config.num_envs, layout.num_groups, layout.num_choices)
-        return -torch.log(self.streams.exponential(*shape)).transpose(0, 1)
+        return -torch.log(self.streams.exponential(*shape, divided=1)).transpose(0, 1)
 
     def set_progress(self, progress: float, *, temperature: float | Tensor) -> None:
         """Set what depends on how much of the run is over: the temperature and the learning rate."""
@@ -229,19 +235,22 @@ class ActorCritic:
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        seen = self.perception.normalised(rollout)
-        data = self.perception.rows(seen, target=self._targets(seen))
-        config = self.config
+        data = self._rows(rollout)
         metrics: dict[str, Tensor] = {}
-        for _ in range(config.epochs):
-            order = self.streams.permutation(data["target"].shape[1])
-            shuffled = {name: _take(column, order) for name, column in data.items()}
-            size = order.shape[1] // config.minibatches
-            for start in range(0, order.shape[1], size):
-                batch = {name: column[:, start : start + size] for name, column in shuffled.items()}
-                metrics = self._step(self.perception.replay(batch))
+        for _ in range(self.config.epochs):
+            for rows in self.streams.permutation(data["target"].shape[1]).chunk(self.config.minibatches, dim=1):
+                metrics = self._learn(data, rows)
         self.perception.merge(rollout)
         return metrics
+
+    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what is learned from a rollout in rows, see `Perception.rows`."""
+        seen = self.perception.normalised(rollout)
+        return self.perception.rows(seen, target=self._targets(seen))
+
+    def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
+        """Make one optimiser step on some of the rows."""
+        return self._step(self.perception.replay(take(data, rows)))
 
     @torch.no_grad()
     def _targets(self, rollout: Transition) -> Float[Tensor, "time member env"]:
@@ -289,14 +298,15 @@ class ActorCritic:
         if estimate.auxiliary is not None:
             loss = loss + estimate.auxiliary.mean(1)
         # Summed, not averaged: each member's gradient is then what it would be alone.
-        gradient = self.parameters.gradient(loss.sum())
+        gradient, mean_entropy, mean_kl = self.group.means(
+            self.parameters.gradient(loss.sum()), entropy.detach().mean(1), kl.detach().mean(1)
+        )
         clipped = gradient[:, : self.num_clipped]
         norm = torch.linalg.vector_norm(clipped, dim=1, keepdim=True)
         clipped.mul_((across(config.max_grad_norm, 1) / norm.clamp_min(1e-12)).clamp_max(1.0))
         self.flat.grad = gradient
         self.optimizer.step()
         with torch.no_grad():
-            mean_entropy, mean_kl = entropy.mean(1), kl.mean(1)
             rate, target = config.coefficient_rate, config.target_entropy * self.max_entropy
             self.log_entropy_coefficient.add_((target - mean_entropy) / self.max_entropy, alpha=rate)
             self.log_kl_coefficient.add_((mean_kl / config.kl_bound - 1.0).clamp(-1.0, 1.0), alpha=rate).clamp_min_(0.0)
@@ -357,12 +367,12 @@ class ActorCritic:
 
 
 def make_perception(
-    config: ActorCriticConfig, streams: RandomStreams, num_features: int, seeds: Sequence[int]
+    config: ActorCriticConfig, streams: RandomStreams, num_features: int, seeds: Sequence[int], group: Group = ALONE
 ) -> Perception:
     """Return what comes before the networks: normalisation and memory, where the settings ask for them."""
     normaliser = core = None
     if config.normalise_observations:
-        normaliser = ObservationNormaliser(len(seeds), num_features, device=streams.device)
+        normaliser = ObservationNormaliser(len(seeds), num_features, device=streams.device, group=group)
     if config.torso == "recurrent":
         core = RecurrentCore(
             streams,
@@ -373,10 +383,5 @@ def make_perception(
             horizon=config.memory_horizon,
             temperature=config.gate_temperature,
         )
+        core.streams.divide(group.rank, group.size)
     return Perception(normaliser, core)
-
-
-def _take(column: Tensor, order: Tensor) -> Tensor:
-    """Return the rows of `column` `[member, row, ...]` in each member's own `order` `[member, row]`."""
-    member = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
-    return column[member, order]

@@ -1,4 +1,4 @@
-"""Whether a run's optimiser steps are compiled: `--compile auto | off | on`."""
+"""Whether a run's rollouts and learning are compiled: `--compile auto | off | on`."""
 
 from __future__ import annotations
 
@@ -10,42 +10,46 @@ from gumbelrl.agents.errors import RunError
 COMPILE_MODES = ("auto", "off", "on")
 
 WORTH_COMPILING = 20_000
-"""Optimiser steps of a run from which on `auto` compiles. On one core of an EPYC compiling took 16 to 20 s, and a step
-of a few layers of 64 units then 1 to 4.5 ms less (benchmarks/compiled.py): it pays from 5,000 to 20,000 steps on."""
+"""Optimiser steps of a run from which on `auto` compiles. With a cold cache compiling PPO took a busy EPYC 50 s of
+processor time, and an optimiser step with its share of the rollout then 4 ms less: it pays from 12,000 steps on. What
+was compiled once is on the disk (inductor's cache), and takes 9 s; but equal runs have to decide alike."""
 
 
-def compiles(mode: str, agent: Any, *, total_steps: int) -> bool:
-    """Have an agent's optimiser steps compiled, if its run asks for it; return whether they are.
+def compiles(mode: str, trainer: Any) -> bool:
+    """Have a loop's rollouts and its agent's learning compiled, if its run asks for it; return whether they are.
 
     `auto` decides by the number of steps that the settings say, not by a clock: equal runs give equal results.
 
     Args:
         mode: one of `COMPILE_MODES`.
-        agent: before its first step.
-        total_steps: environment steps of each member over the whole run.
+        trainer: before its first step.
 
     Raises:
         RunError: `on` was asked for, and there is an obstacle.
     """
+    agent = trainer.agent
+    if agent.streams.device.type == "cuda":
+        return False  # there whole iterations are recorded: `cuda_graphs.captures`
     reason = obstacle(agent)
     if mode == "on" and reason:
         raise RunError(f"--compile on: {reason}")
-    if mode == "off" or reason or (mode == "auto" and optimiser_steps(agent.config, total_steps) < WORTH_COMPILING):
+    short = optimiser_steps(agent.config, trainer.total_steps) < WORTH_COMPILING
+    if mode == "off" or reason or (mode == "auto" and short):
         return False
-    from gumbelrl.agents.compiled_training import compile_learning
+    from gumbelrl.agents.compiled_training import compile_training
 
-    compile_learning(agent, or_eager=mode == "auto")
+    compile_training(trainer, or_eager=mode == "auto")
     return True
 
 
 def obstacle(agent: Any) -> str | None:
-    """Return why an agent's optimiser steps are not compiled, or None."""
+    """Return why what an agent learns is not compiled, or None."""
     if agent.perception is not None and agent.perception.core is not None:
         return "a recurrent torso learns through time outside of the compiled step; leave one of the two out"
     if getattr(agent.config, "target_kl", None) is not None:
         return "--target-kl decides between minibatches who goes on; leave one of the two out"
-    if agent.streams.device.type != "cpu":
-        return "optimiser steps are compiled on CPUs only so far; leave it out with --device cuda"
+    if agent.group.size > 1:
+        return "gradients are averaged between processes outside of the compiled step; leave one of the two out"
     return None
 
 

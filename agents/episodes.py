@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gumbelrl.agents.recurrences import backward_recurrence
+
 WINDOW = 100
 
 
@@ -22,14 +24,10 @@ class EpisodeStatistics:
 
     def record(self, reward: Float[Tensor, "time member env"], finished: Bool[Tensor, "time member env"]) -> None:
         """Add a rollout."""
-        ended = []
         gained = torch.stack([reward, torch.ones_like(reward)], dim=1)
-        goes_on = (~finished).to(reward.dtype)
-        for gained_t, goes_on_t in zip(gained.unbind(), goes_on.unbind(), strict=True):
-            ended.append(self.running + gained_t)
-            torch.mul(ended[-1], goes_on_t, out=self.running)
+        ended = self._sums(gained, (~finished).to(reward.dtype))
         # Order episodes by the time they ended; only the last WINDOW of them keep a slot.
-        values = torch.stack(ended, dim=2).flatten(2)  # [2, member, time·env]
+        values = ended.movedim(0, 2).flatten(2)  # [2, member, time·env]
         flags = finished.transpose(0, 1).flatten(1)
         rank = flags.cumsum(1)
         total = rank[:, -1:]
@@ -37,6 +35,22 @@ class EpisodeStatistics:
         slot = torch.where(flags & (rank > total - WINDOW), slot, WINDOW)
         self.window.scatter_(2, slot.expand(2, -1, -1), values)
         self.count += total.squeeze(1)
+
+    def _sums(
+        self, gained: Float[Tensor, "time 2 member env"], goes_on: Float[Tensor, "time member env"]
+    ) -> Float[Tensor, "time 2 member env"]:
+        """Return the sums of episodes up to each step, and keep those of the episodes that go on."""
+        if torch.compiler.is_compiling():
+            gained = torch.cat([gained[:1] + self.running, gained[1:]])
+            before = torch.cat([torch.zeros_like(goes_on[:1]), goes_on[:-1]]).unsqueeze(1).expand_as(gained)
+            sums = backward_recurrence(gained.flip(0), before.flip(0)).flip(0)
+            self.running.copy_(sums[-1] * goes_on[-1])
+            return sums
+        ended = []
+        for gained_t, goes_on_t in zip(gained.unbind(), goes_on.unbind(), strict=True):
+            ended.append(self.running + gained_t)
+            torch.mul(ended[-1], goes_on_t, out=self.running)
+        return torch.stack(ended)
 
     def means(self) -> tuple[Float[Tensor, " member"], Float[Tensor, " member"]]:
         """Return the mean return and length over the window; NaN for a member that finished no episode."""

@@ -17,18 +17,18 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.member_settings import across, fill
-from gumbelrl.agents.rollout import Transition
+from gumbelrl.agents.rollout import Transition, take
 from gumbelrl.agents.score_function import (
     UNUSED_TEMPERATURE,
     ScoreFunctionAgent,
     ScoreFunctionConfig,
     explained_variance,
-    normalise,
 )
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
@@ -95,6 +95,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
         temperature: Schedule = UNUSED_TEMPERATURE,
         observation_space: spaces.Space | None = None,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
         super().__init__(
             config,
@@ -103,6 +104,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
             seeds=seeds,
             observation_space=observation_space,
             device=device,
+            group=group,
         )
         self.clip = torch.as_tensor(across(config.clip, 1), device=device).clone()
 
@@ -114,17 +116,19 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+        data = self._rows(rollout)
         active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
+            if self.config.target_kl is None:
+                for rows in self._orders(data):
+                    metrics = self._learn(data, rows)
+                continue
             for minibatch in self._minibatches(data):
-                if self.config.target_kl is None:
-                    metrics = self._step(minibatch)
-                else:
-                    loss, metrics = self.loss(minibatch)
-                    active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
-                    metrics["gradient/norm"] = self._descend_where(active, loss)
+                loss, metrics = self.loss(minibatch)
+                metrics["policy/kl"] = self.group.mean(metrics["policy/kl"])
+                active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
+                metrics["gradient/norm"] = self._descend_where(active, loss)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
         self.perception.merge(rollout)
         return metrics
@@ -134,7 +138,7 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
         config, mask = self.config, self.layout.merge_mask(batch.get("mask"))
         policy = CategoricalPolicy(self.logits(batch["observation"]), mask)
         behaviour = CategoricalPolicy(batch["logits"], mask)
-        advantage = normalise(batch["advantage"]) if config.normalise_advantages else batch["advantage"]
+        advantage = self.advantages(batch)
         ratio = (policy.log_prob(batch["action"]) - behaviour.log_prob(batch["action"])).exp()
         clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean(1)
@@ -161,12 +165,22 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
             }
         return loss, metrics
 
+    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what is learned from a rollout in rows, see `batch`."""
+        return self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+
+    def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
+        """Make one optimiser step on some of the rows."""
+        return self._step(take(data, rows))
+
+    def _orders(self, data: dict[str, Tensor]) -> tuple[Int[Tensor, "member row"], ...]:
+        """Return which rows are in each minibatch of a pass, by each member's own order."""
+        return self.streams.permutation(data["target"].shape[1]).chunk(self.config.minibatches, dim=1)
+
     def _minibatches(self, data: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """Yield all rows once, in each member's own order."""
-        order = self.streams.permutation(data["target"].shape[1])
-        member = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
-        for rows in order.chunk(self.config.minibatches, dim=1):
-            yield {name: column[member, rows] for name, column in data.items()}
+        for rows in self._orders(data):
+            yield take(data, rows)
 
     def _descend_where(self, active: Bool[Tensor, " member"], loss: Float[Tensor, " member"]) -> Tensor:
         """Make a step of the members that are `active`; return the norms of the gradients.

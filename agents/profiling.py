@@ -36,10 +36,11 @@ NUM_OPERATIONS = 12
 
 # Region -> (object, method) pairs; those that an agent does not have are left out.
 REGIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "rollout": (("trainer", "collect"),),
     "act": (("trainer", "_act"),),
     "environment": (("env", "step"),),
     "update": (("agent", "update"),),
-    "targets": (("agent", "_targets"), ("agent", "next_value"), ("agent", "batch"), ("agent", "returns")),
+    "targets": (("agent", "_rows"), ("agent", "next_value")),
     "replay": (("replay", "add"), ("replay", "sample")),
     "optimiser": (("optimiser", "step"),),
     "diagnose": (("agent", "diagnose"),),
@@ -120,6 +121,9 @@ def profile_run(experiment: Experiment) -> int:
     trainer, config = experiment.trainer, experiment.config
     synchronise = torch.cuda.synchronize if experiment.device.type == "cuda" else _nothing
     starts = getattr(trainer.agent.config, "learning_starts", 0)
+    if experiment.captured is not None:
+        experiment.captured.undo()
+        print("iterations are eager here: a CUDA graph of a whole one has no regions", flush=True)
     print("warming up …", flush=True)
     while trainer.step <= starts:
         trainer.iterate()

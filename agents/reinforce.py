@@ -34,7 +34,6 @@ from gumbelrl.agents.score_function import (
     ScoreFunctionConfig,
     batch_of,
     explained_variance,
-    normalise,
 )
 from gumbelrl.policies import CategoricalPolicy
 
@@ -69,11 +68,15 @@ class Reinforce(ScoreFunctionAgent[ReinforceConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self.returns(self.perception.normalised(rollout))
+        data = self._rows(rollout)
         metrics = self._step(data)
         metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
         self.perception.merge(rollout)
         return metrics
+
+    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what is learned from a rollout in rows."""
+        return self.returns(self.perception.normalised(rollout))
 
     def returns(self, rollout: Transition) -> dict[str, Tensor]:
         """Return what the loss needs of a rollout, each `[member, batch, ...]`; `weight` is 0 for steps left out."""
@@ -95,10 +98,10 @@ class Reinforce(ScoreFunctionAgent[ReinforceConfig]):
     def loss(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, " member"], dict[str, Tensor]]:
         """Return the loss of a batch `[member, batch, ...]` and metrics."""
         config, weight = self.config, batch["weight"]
-        share = weight / weight.sum(1, keepdim=True).clamp_min(1.0)  # all zero where no episode ended
+        count = self.group.mean(weight.sum(1, keepdim=True))  # so that the mean over processes is that over all steps
+        share = weight / count.clamp_min(1.0 / self.group.size)  # all zero where no episode ended
         policy = CategoricalPolicy(self.logits(batch["observation"]), self.layout.merge_mask(batch.get("mask")))
-        advantage = normalise(batch["advantage"], weight) if config.normalise_advantages else batch["advantage"]
-        policy_loss = -(share * advantage * policy.log_prob(batch["action"])).sum(1)
+        policy_loss = -(share * self.advantages(batch) * policy.log_prob(batch["action"])).sum(1)
         value = self.value(batch["observation"])
         value_loss = (share * (value - batch["target"]).square()).sum(1)
         entropy = policy.entropy()

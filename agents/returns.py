@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gumbelrl.agents.recurrences import backward_recurrence
+
 
 def lambda_returns(
     r_t: Float[Tensor, "time *batch"],
@@ -69,6 +71,8 @@ def _accumulate(
     base: Float[Tensor, "time *batch"], carry: Float[Tensor, "time *batch"], last: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "time *batch"]:
     """Return x with x_t = base_t + carry_t x_{t+1}, where the last row is `last`."""
+    if torch.compiler.is_compiling():
+        return backward_recurrence(torch.cat([base[:-1], last.unsqueeze(0)]), carry)
     rows = [last]
     for t in range(base.shape[0] - 2, -1, -1):
         rows.append(torch.addcmul(base[t], carry[t], rows[-1]))

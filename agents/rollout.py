@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -43,3 +43,9 @@ def stack_rollout(transitions: list[Transition]) -> Transition:
     columns = {name: [getattr(step, name) for step in transitions] for name in Transition.__dataclass_fields__}
     stacked: dict[str, Any] = {name: None if rows[0] is None else torch.stack(rows) for name, rows in columns.items()}
     return Transition(**stacked)
+
+
+def take(columns: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
+    """Return some rows of columns `[member, row, ...]`, each member's own."""
+    member = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1)
+    return {name: column[member, rows] for name, column in columns.items()}

@@ -1,0 +1,69 @@
+"""Products and functions in the form in which a CPU does them fast, for graphs that are compiled.
+
+Measured on one thread of an EPYC (AVX-512, MKL), at 512 rows and 64 units:
+
+- A product with few columns, as a network's last layer has, takes as long as one with 64: [512, 64] × [64, 2] 36 µs,
+  10 members of it 352. Turned round, and filled up to 4 columns, it takes 9 and 74.
+- `baddbmm` first copies the bias into all rows, 7 µs; added in the loop that comes after the product, it costs nothing.
+- `tanh` of torch's vector library takes 50 µs; a quotient of two polynomials 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+FEW = 12
+"""Columns below which a product is turned round: from there on MKL fills its vectors."""
+
+# Of tanh, by Eigen's `generic_fast_tanh_float`: x P(x²) / Q(x²) within ±LARGEST, where it rounds to ±1; highest first.
+LARGEST = 7.90531110763549805
+NUMERATOR = (
+    *(-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08),
+    *(1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03),
+)
+DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+
+
+def on_cpu() -> dict[Any, Callable[..., Any]]:
+    """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator."""
+    aten = torch.ops.aten
+    return {aten.baddbmm.default: affine, aten.bmm.default: product, aten.tanh.default: tanh}
+
+
+def affine(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    """`baddbmm`: the product, and then the sum."""
+    return torch.bmm(a, b) + bias if beta == alpha == 1 else NotImplemented
+
+
+def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
+    """`bmm`, turned round where it has few columns."""
+    (_, rows, inner), few = a.shape, b.shape[2]
+    if few >= min(FEW, rows):
+        return NotImplemented
+    turned = b.mT
+    if few in (2, 3) and inner < rows:  # weights, which are small; for those of 4 columns MKL has a better kernel
+        turned = functional.pad(turned, (0, 0, 0, 4 - few))
+    return torch.bmm(turned, a.mT)[:, :few].mT
+
+
+def tanh(x: Tensor) -> Any:
+    """`tanh` to a few units in the last place."""
+    if x.dtype != torch.float32:
+        return NotImplemented
+    x = x.clamp(-LARGEST, LARGEST)
+    square = x * x
+    return x * _polynomial(square, NUMERATOR) / _polynomial(square, DENOMINATOR)
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """Return the value at `x`, by Horner's rule."""
+    value = x * coefficients[0] + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value

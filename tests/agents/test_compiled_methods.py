@@ -1,0 +1,68 @@
+"""What compiled graphs are made of: products turned round, polynomials for functions, recurrences by doubling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gumbelrl.agents.decompositions import affine, product, tanh
+from gumbelrl.agents.episodes import EpisodeStatistics
+from gumbelrl.agents.recurrences import backward_recurrence
+from gumbelrl.agents.returns import lambda_returns
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 11])
+@pytest.mark.parametrize(("rows", "inner"), [(32, 8), (8, 32)])
+def test_products_with_few_columns(generator: torch.Generator, columns: int, rows: int, inner: int) -> None:
+    a, b = (torch.randn(*shape, generator=generator) for shape in ((3, rows, inner), (3, inner, columns)))
+    found = product(a, b)
+    if columns < min(rows, 12):
+        assert_close(found, torch.bmm(a, b))
+    else:
+        assert found is NotImplemented
+
+
+def test_products_that_are_left_as_they_are(generator: torch.Generator) -> None:
+    a, b, bias = (torch.randn(2, *shape, generator=generator) for shape in ((5, 4), (4, 12), (1, 12)))
+    assert product(a, b) is NotImplemented
+    assert_close(affine(bias, a, b), torch.baddbmm(bias, a, b))
+    assert affine(bias, a, b, alpha=0.5) is NotImplemented
+
+
+def test_tanh_is_right_to_a_few_units_in_the_last_place() -> None:
+    x = torch.cat([torch.linspace(-12.0, 12.0, 20_001), torch.logspace(-30, 0, 1000)])
+    assert_close(tanh(x).double(), x.double().tanh(), rtol=4e-7, atol=0)
+    assert torch.isnan(tanh(torch.tensor([torch.nan])))
+    assert tanh(x.double()) is NotImplemented
+
+
+@pytest.mark.parametrize("time", [1, 2, 5, 8, 33])
+def test_recurrences_by_doubling(generator: torch.Generator, time: int) -> None:
+    base, carry = (torch.randn(time, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    following = torch.zeros(3, dtype=torch.float64)
+    for t in reversed(range(time)):
+        following = base[t] + carry[t] * following
+        assert_close(backward_recurrence(base, carry)[t], following)
+
+
+def test_returns_and_statistics_written_for_a_compiler_are_the_same(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (9, 2, 5)  # [time, member, env]
+    both = [EpisodeStatistics(2, 5) for _ in range(2)]
+    for _ in range(3):
+        reward, value = (torch.randn(shape, generator=generator) for _ in range(2))
+        terminated, truncated = (torch.rand(shape, generator=generator) < 0.2 for _ in range(2))
+        found = []
+        for compiling, statistics in zip((False, True), both, strict=True):
+            monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+            statistics.record(reward, terminated | truncated)
+            found.append(lambda_returns(reward, value, terminated, truncated, discount=0.9, trace=0.8))
+        assert_close(*found)
+        assert_close(*(statistics.state_dict() for statistics in both))
