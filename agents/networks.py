@@ -36,7 +36,13 @@ def orthogonal(streams: RandomStreams, rows: int, columns: int, gain: float) -> 
 
 
 class StackedLinear(nn.Module):
-    """`[..., member, batch, in] -> [..., member, batch, out]`, an affine map of its own for each member."""
+    """`[..., member, batch, in] -> [..., member, batch, out]`, an affine map of its own for each member.
+
+    Attributes:
+        factors: what inputs and weights are rounded to for the product, which is then rounded back; None for neither.
+    """
+
+    factors: torch.dtype | None = None
 
     def __init__(self, streams: RandomStreams, num_inputs: int, num_outputs: int, *, gain: float = math.sqrt(2)):
         super().__init__()
@@ -45,11 +51,17 @@ class StackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.dim() == 3:
-            return torch.baddbmm(self.bias, inputs, self.weight)
+            return self._product(inputs)
         # Samples may lead the member axis; they join the batch for the product and come back to the front.
         folded = inputs.movedim(-3, 0)
-        outputs = torch.baddbmm(self.bias, folded.flatten(1, -2), self.weight)
+        outputs = self._product(folded.flatten(1, -2))
         return outputs.view(*folded.shape[:-1], -1).movedim(0, -3)
+
+    def _product(self, inputs: Float[Tensor, "member row in"]) -> Float[Tensor, "member row out"]:
+        if self.factors is None:
+            return torch.baddbmm(self.bias, inputs, self.weight)
+        rounded = (each.to(self.factors) for each in (self.bias, inputs, self.weight))
+        return torch.baddbmm(*rounded).to(inputs.dtype)
 
 
 class StackedMLP(nn.Module):

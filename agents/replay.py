@@ -13,7 +13,6 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional
 
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout
@@ -78,7 +77,7 @@ class ObservationCodec:
 
     def decode(self, stored: Shaped[Tensor, "*batch stored"]) -> Float[Tensor, "*batch feature"]:
         if self.num_states is not None:
-            return functional.one_hot(stored.squeeze(-1).long(), self.num_states).to(torch.get_default_dtype())
+            return one_hot(stored.squeeze(-1).long(), self.num_states).to(torch.get_default_dtype())
         return stored if self.dtype is None else stored.to(torch.get_default_dtype())
 
 

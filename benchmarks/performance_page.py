@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import environments
+import gpu
 import peers
+import precision
 import roofline
 import scaling
 import time_to_solve
@@ -102,6 +104,8 @@ PARTS: dict[str, Part] = {
         plot=roofline_plot,
     ),
     "environments": Part("python benchmarks/environments.py", 5, lambda results: environments.table(results["rows"])),
+    "precision": Part("python benchmarks/precision.py", 1, precision.table),
+    "gpu": Part("python benchmarks/gpu.py", 4, gpu.table),
 }
 
 

@@ -125,10 +125,8 @@ def leave_one_out_shares(log_probs: Float[Tensor, "sample *batch"]) -> Float[Ten
 
 def _ways(steps: _Steps, weights: Tensor, remaining: Tensor) -> Float[Tensor, "subset *batch"]:
     """Return the probability of drawing each subset first, in any order, from a domain without what was removed."""
-    device = weights.device
     ways = weights.new_ones(steps.num_empty, *weights.shape[1:])
-    for level in steps.levels:
-        before, last, gone = (torch.tensor(each, device=device) for each in level)  # [subset, element drawn last]
+    for before, last, gone in _levels(len(weights), weights.device):
         ways = torch.cat([ways, (ways[before] * weights[last] / remaining[gone]).sum(1)])
     return ways
 
@@ -170,6 +168,17 @@ def _steps(count: int) -> _Steps:
     if count not in _LAID_OUT:
         _LAID_OUT[count] = _lay_out(count)
     return _LAID_OUT[count]
+
+
+_ON_DEVICE: dict[tuple[int, torch.device], list[tuple[Tensor, ...]]] = {}
+
+
+def _levels(count: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+    """Return the levels of `_steps` as tensors `[subset, element drawn last]`; copied to a device only once."""
+    if (count, device) not in _ON_DEVICE:
+        levels = _steps(count).levels
+        _ON_DEVICE[count, device] = [tuple(torch.tensor(each, device=device) for each in level) for level in levels]
+    return _ON_DEVICE[count, device]
 
 
 def _lay_out(count: int) -> _Steps:

@@ -9,7 +9,8 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
+
+from gumbelrl.policies.sampling import one_hot
 
 ACTION_MASK = "action_mask"  # an entry of a Dict that is a mask of the actions, not something to be seen
 
@@ -36,12 +37,11 @@ def to_features(space: spaces.Space, observation: Any) -> Float[Tensor, "row fea
         observation: `[row, *shape]`, or a tree of such tensors for a Dict or Tuple.
     """
     if isinstance(space, spaces.Discrete):
-        return functional.one_hot(observation - int(space.start), int(space.n)).to(torch.float32)
+        return one_hot(observation - int(space.start), int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
         starts, counts = space.start.reshape(-1), space.nvec.reshape(-1)
         columns = zip(observation.flatten(1).unbind(1), starts, counts, strict=True)
-        parts = [functional.one_hot(column - int(start), int(count)) for column, start, count in columns]
-        return torch.cat(parts, dim=1).to(torch.float32)
+        return torch.cat([one_hot(column - int(start), int(count)) for column, start, count in columns], dim=1)
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         return torch.cat([to_features(part, observation[key]) for key, part in _parts(space)], dim=1)
     return observation.flatten(1).to(torch.float32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -73,6 +71,8 @@ def _all_actions(logits: Tensor) -> Float[Tensor, "action *batch group choice"]:
             f"exact would evaluate {choices}^{groups} = {float(count):.3g} joint actions; use a linear critic, "
             "whose values add up over groups, or a sampling estimator such as gumbel or straight-through"
         )
-    index = torch.tensor(list(itertools.product(range(choices), repeat=groups)), device=logits.device)
+    # By arithmetic: numbers from the host would wait for the device, and a CUDA graph could not hold them.
+    places = choices ** torch.arange(groups - 1, -1, -1, device=logits.device)
+    index = torch.arange(count, device=logits.device).unsqueeze(1) // places % choices
     actions = one_hot(index, choices).to(logits.dtype)
     return actions.view(count, *[1] * len(batch), groups, choices).expand(count, *logits.shape)
