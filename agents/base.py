@@ -10,6 +10,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gumbelrl.agents.distributed.group import Group
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout, CategoricalPolicy
@@ -105,6 +106,7 @@ class AgentFactory(Protocol):
         temperature: Schedule,
         observation_space: spaces.Space | None,
         device: torch.device | str,
+        group: Group,
     ) -> Agent:
         """Return the agent.
 
@@ -118,4 +120,6 @@ class AgentFactory(Protocol):
             temperature: a schedule; of a learned one the agent makes the parameters.
             observation_space: of one environment, for networks that see its shape and replay that keeps its dtype.
             device: where everything lives.
+            group: the processes that have the environments of every member between them; `config` is of this one's.
+                What the agent learns from is averaged over them, so that all have the same networks.
         """

@@ -2,24 +2,27 @@
 
 `tensors.safetensors` holds the tensors, `checkpoint.json` the rest, the hash of the tensor file and its own. There is
 no pickle anywhere, so that nothing in a checkpoint, from wherever it came, can run.
+
+What does not fit in memory is written by pieces (`save_columns`) and read tensor by tensor (`open_checkpoint`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import gumbelrl
@@ -28,6 +31,20 @@ from gumbelrl.agents.errors import RunError
 FORMAT = "gumbelrl-checkpoint"
 VERSION = 1
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
+BLOCK = 1 << 24  # bytes of a file that are looked at together
+DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""As safetensors calls them, in the order that it writes tensors in: wide ones first, so that all are aligned."""
 _STEP = re.compile(r"step-(\d{12})")
 
 
@@ -41,6 +58,15 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A tensor in pieces, one after another along its first axis."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    pieces: Iterable[Tensor]
 
 
 # Nested state <-> tensors and JSON --------------------------------------------------------------------------------
@@ -113,24 +139,27 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         FileExistsError: the folder exists; nothing is overwritten.
         ValueError: the metadata are not JSON, or hold a number that is not finite.
     """
+    columns = {name: Column(tensor.dtype, tuple(tensor.shape), [tensor]) for name, tensor in tensors.items()}
+    return save_columns(folder, columns, metadata)
+
+
+def save_columns(folder: Path, columns: Mapping[str, Column], metadata: Mapping[str, Any]) -> Path:
+    """Write a checkpoint as `save_checkpoint` does, of tensors in pieces: one piece is copied at a time."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; a checkpoint is never overwritten")
-    # Cloned: safetensors refuses tensors that share memory, as views of one flat parameter do.
-    data = save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
-    description: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "gumbelrl": gumbelrl.__version__,
-        "torch": torch.__version__,
-        "tensors_sha256": _digest(data),
-        "metadata": dict(metadata),
-    }
-    description["sha256"] = _digest(_canonical(description))
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write(temporary / TENSORS, data)
+        description: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "gumbelrl": gumbelrl.__version__,
+            "torch": torch.__version__,
+            "tensors_sha256": _write_columns(temporary / TENSORS, columns),
+            "metadata": dict(metadata),
+        }
+        description["sha256"] = _digest(_canonical(description))
         _write(temporary / DESCRIPTION, json.dumps(description, indent=1, allow_nan=False).encode())
         _sync_folder(temporary)
         temporary.rename(folder)
@@ -141,12 +170,76 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     return folder
 
 
+def _write_columns(path: Path, columns: Mapping[str, Column]) -> str:
+    """Write a file of safetensors: the length of its header, the header, the data of one tensor after another."""
+    kinds = list(DTYPES)
+    names = sorted(columns, key=lambda name: (kinds.index(columns[name].dtype), name))
+    header, end = {}, 0
+    for name in names:
+        column = columns[name]
+        start, end = end, end + math.prod(column.shape) * column.dtype.itemsize
+        header[name] = {"dtype": DTYPES[column.dtype], "shape": list(column.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+
+        def put(data: Any) -> None:  # bytes, or an array of them
+            file.write(data)
+            digest.update(data)
+
+        put(struct.pack("<Q", len(text)))
+        put(text)
+        for name in names:
+            for piece in columns[name].pieces:
+                put(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if file.tell() != 8 + len(text) + end:
+            raise ValueError(f"the pieces of a tensor are not of its shape: {file.tell()} bytes were written")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
 def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint after checking all of it.
 
     Raises:
         CheckpointError: a file is missing, is not expected, is damaged, foreign, or of a newer version.
     """
+    with open_checkpoint(folder) as opened:
+        # Copied: what is read lies in the file.
+        tensors = {name: opened.get_tensor(name).to(device, copy=True) for name in list(opened.keys())}
+    return Checkpoint(tensors, _read_description(folder / DESCRIPTION)["metadata"])
+
+
+@contextmanager
+def open_checkpoint(folder: Path) -> Iterator[Any]:
+    """Open the tensors of a checkpoint after checking all of it, without having it in memory at once.
+
+    Yields:
+        A `safetensors.safe_open`: `keys()`, `get_tensor(name)`, `get_slice(name)`.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    description, digest = _check_files(folder), hashlib.sha256()
+    with (folder / TENSORS).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != description["tensors_sha256"]:
+        raise CheckpointError(f"{folder / TENSORS} is damaged: its checksum is not the one that was saved")
+    try:
+        opened = safe_open(str(folder / TENSORS), framework="pt")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{folder / TENSORS} is not a safetensors file ({error}); nothing was executed"
+        ) from error
+    with opened as tensors:
+        yield tensors
+
+
+def _check_files(folder: Path) -> dict[str, Any]:
+    """Return the description of a checkpoint whose files are those that gumbelrl writes."""
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint at {folder}")
     names = {path.name for path in folder.iterdir()}
@@ -157,17 +250,7 @@ def load_checkpoint(folder: Path, *, device: torch.device | str = "cpu") -> Chec
             f"the checkpoint {folder} holds {extra[0]}, which gumbelrl never writes; it was not opened and nothing in "
             "it was executed: remove it only if you know where it came from"
         )
-    description = _read_description(folder / DESCRIPTION)
-    data = (folder / TENSORS).read_bytes()
-    if _digest(data) != description["tensors_sha256"]:
-        raise CheckpointError(f"{folder / TENSORS} is damaged: its checksum is not the one that was saved")
-    try:
-        tensors = load_tensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder / TENSORS} is not a safetensors file ({error}); nothing was executed"
-        ) from error
-    return Checkpoint({name: tensor.to(device) for name, tensor in tensors.items()}, description["metadata"])
+    return _read_description(folder / DESCRIPTION)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -223,9 +306,13 @@ class CheckpointStore:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
         """Save; older checkpoints go only after the new one is in place."""
+        return self.place(step, lambda folder: save_checkpoint(folder, tensors, metadata))
+
+    def place(self, step: int, save: Callable[[Path], object]) -> Path:
+        """Save by a function that is given the folder."""
         folder = self.folder(step)
         if not folder.exists():  # a run that was stopped at a checkpoint saves the same state again
-            save_checkpoint(folder, tensors, metadata)
+            save(folder)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder(old))
         for partial in self.root.glob(".step-*.partial"):

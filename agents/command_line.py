@@ -5,27 +5,42 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import OmitArgPrefixes, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from gumbelrl.agents.compare.report import train_and_compare
 from gumbelrl.agents.compare.run_set import RunSet, is_set
 from gumbelrl.agents.compilation import COMPILE_MODES
 from gumbelrl.agents.critics import CRITICS
+from gumbelrl.agents.distributed.environments import SharedRun
 from gumbelrl.agents.distributed.group import Group, is_launched
-from gumbelrl.agents.distributed.parts import Parts, is_in_parts, train_on_processes, train_parts
+from gumbelrl.agents.distributed.parts import (
+    SHARDS,
+    Parts,
+    Work,
+    is_in_parts,
+    results_in_parts,
+    train_on_processes,
+    train_parts,
+    trains_in_parts,
+)
 from gumbelrl.agents.errors import RunError, choose
-from gumbelrl.agents.experiment import Experiment, load_experiment, report
+from gumbelrl.agents.experiment import Experiment, load_experiment
+from gumbelrl.agents.memory import parse_bytes
 from gumbelrl.agents.overview import overview
+from gumbelrl.agents.precision import PRECISIONS
 from gumbelrl.agents.presets import with_preset
 from gumbelrl.agents.registry import AGENTS, POLICY_PRESETS
 from gumbelrl.agents.run_config import DEVICES, TRACK_MODES, RunConfig
+from gumbelrl.agents.run_folder import read_config
+from gumbelrl.agents.run_report import report
+from gumbelrl.agents.variations import TEMPERATURE, for_agent, parse_variations, with_seeds
 from gumbelrl.policies import ESTIMATORS
 
 Settings = TypeVar("Settings")
@@ -78,6 +93,28 @@ _SEEDS: PrimitiveConstructorSpec[tuple[int, ...]] = PrimitiveConstructorSpec(
 )
 
 
+def _auto_or(metavar: str, parse_word: Callable[[str], int]) -> PrimitiveConstructorSpec[int | None]:
+    """A number, or `auto` for None."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{auto,{metavar}}}",
+        instance_from_str=lambda words: None if words[0] == "auto" else parse_word(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, int),
+        str_from_instance=lambda value: ["auto" if value is None else str(value)],
+    )
+
+
+def _parse_chunk(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise RunError(f"--chunk-size {word}: give a number of members, or auto") from None
+
+
+_CHUNK = _auto_or("INT", _parse_chunk)
+_BYTES = _auto_or("BYTES", parse_bytes)
+
+
 @dataclass(frozen=True)
 class Options(Generic[Settings]):
     """Train an agent on a discrete environment; the critic's gradient passes the sample by --policy.
@@ -99,6 +136,8 @@ class Options(Generic[Settings]):
     """Temperature: a number, a schedule (linear:1.0:0.1, exponential:1.0:0.1, jang:1e-5), learned:1.0 or state:1.0."""
     seeds: Annotated[tuple[int, ...], _SEEDS] = RunConfig.seeds
     """Seeds, trained side by side in one process: 0 1 2, or 0..9."""
+    vary: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="SETTING=VALUE,VALUE,...")] = ()
+    """A setting of which every combination of values trains with all seeds, side by side in one process."""
     total_steps: int = RunConfig.total_steps
     """Environment steps of each seed."""
     stop_at_return: float | None = RunConfig.stop_at_return
@@ -119,6 +158,8 @@ class Options(Generic[Settings]):
     """A note on the runs on Weights & Biases."""
     tensorboard: bool = RunConfig.tensorboard
     """Write a TensorBoard log too: tensorboard --logdir FOLDER/tensorboard."""
+    shard: Annotated[str, _names(SHARDS)] = SHARDS[0]
+    """What the processes of torchrun have between them: the seeds, or every seed's environments."""
     resume: Path | None = None
     """Go on with the run in this folder; nothing else is needed."""
     evaluate: Path | None = None
@@ -145,8 +186,15 @@ class Options(Generic[Settings]):
     """Steps of each seed between checkpoints."""
     native: bool = RunConfig.native
     """Use our batched twin of a gymnasium environment where there is one."""
+    chunk_size: Annotated[int | None, _CHUNK] = RunConfig.chunk_size
+    """Members that train at once, at the most; auto: as many as memory holds. The others train after them."""
+    memory_limit: Annotated[int | None, _BYTES] = RunConfig.memory_limit
+    """The most memory that members may take together with the process, such as 2GB; auto: what is available."""
     compile: Annotated[str, _names(COMPILE_MODES)] = RunConfig.compile
-    """Compile the optimiser step: two to three times as fast after some 20 s; auto does where a run is long enough."""
+    """Compile the optimiser step: two to three times as fast after some 20 s; auto does where a run is long enough.
+    On a GPU, record whole iterations as CUDA graphs instead."""
+    precision: Annotated[str, _names(PRECISIONS)] = RunConfig.precision
+    """Of matrix products: tf32 on NVIDIA GPUs, bf16 for hidden layers; all else stays float32."""
 
 
 def parse(words: Sequence[str], *, agent: str | None = None) -> Options[Any]:
@@ -188,7 +236,13 @@ def requested_runs(words: Sequence[str]) -> list[RunConfig]:
         choices = {name: getattr(options, name) for name in ("env", "policy", "critic", "temperature")}
         if len(agents) > 1 and not AGENTS[agent].uses_estimator:
             choices |= {name: (getattr(RunConfig, name),) for name in ("policy", "critic", "temperature")}
-        fields = {name: getattr(options, name) for name in RunConfig.__dataclass_fields__}
+        variations = parse_variations(options.vary)
+        if variations and TEMPERATURE in variations[0] and len(options.temperature) > 1:
+            raise RunError("--temperature and --vary temperature both name several: give them to one of the two")
+        if len(agents) > 1:
+            variations = for_agent(agent, variations)
+        fields = {name: getattr(options, name) for name in RunConfig.__dataclass_fields__ if hasattr(options, name)}
+        fields |= dict(zip(("seeds", "variations"), with_seeds(options.seeds, variations), strict=True))
         if nothing := [name for name, values in choices.items() if not values]:
             raise RunError(f"--{nothing[0]}: name at least one")
         for combination in itertools.product(*(dict.fromkeys(values) for values in choices.values())):
@@ -210,13 +264,16 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
         words = with_preset(words)
         options = parse(words)
         if is_launched():
-            return train_on_processes(lambda group: _parts(options, words, group), start=start)
+            return train_on_processes(lambda group: _work(options, words, group), start=start)
         if options.resume is not None and is_in_parts(options.resume):
             return train_parts(Parts.load(options.resume), Group(), start=start)
         if (status := _other_work(options, words)) is not None:
             return status
         if options.resume is not None and is_set(options.resume):
             return train_and_compare(RunSet.load(options.resume), start=start)
+        if options.resume is not None and (results := results_in_parts(options.resume)) is not None:
+            report(read_config(options.resume), options.resume, results, seconds=time.perf_counter() - start)
+            return 0
         if options.resume is not None:
             experiment = load_experiment(options.resume)
             print(f"resuming {options.resume} at step {experiment.trainer.step:,}", flush=True)
@@ -226,6 +283,10 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
                 raise RunError(f"--profile looks at one run, and these are {len(configs)}")
             if len(configs) > 1:
                 return train_and_compare(RunSet.create(configs, options.output), start=start)
+            if trains_in_parts(configs[0]):
+                if options.profile:
+                    raise RunError("--profile looks at one chunk: name as many --seeds as train at once")
+                return train_parts(Parts.create(configs[0], Group()), Group(), start=start)
             experiment = Experiment(configs[0])
         if options.profile:
             from gumbelrl.agents.profiling import profile_run
@@ -238,33 +299,42 @@ def main(words: Sequence[str], *, start: float | None = None) -> int:
     except KeyboardInterrupt:
         print(_stopped(experiment), file=sys.stderr)
         return 130
-    report(experiment, results, seconds=time.perf_counter() - start)
+    report(experiment.config, experiment.folder, results, seconds=time.perf_counter() - start)
     return 0
 
 
-def _parts(options: Options[Any], words: Sequence[str], group: Group) -> Parts:
+def _work(options: Options[Any], words: Sequence[str], group: Group) -> Work:
     """Return what the processes of torchrun are to train.
 
     Raises:
         AgreedError: on all of them, where it is nothing for several processes, or one refuses it.
     """
-    error, configs = None, []
-    try:
-        alone = {"list": options.show_list, "profile": options.profile}
-        alone |= {name: getattr(options, name) is not None for name in ("evaluate", "sweep")}
-        if asked := [name for name, wanted in alone.items() if wanted]:
-            raise RunError(f"--{asked[0]} is for one process: start it without torchrun")
-        if options.resume is not None and not is_in_parts(options.resume):
-            raise RunError(f"--resume {options.resume}: no run in parts lies there; go on with it without torchrun")
-        configs = [] if options.resume is not None else requested_runs(words)
-        if len(configs) > 1:
-            raise RunError(
-                f"processes share the seeds of one run, and these are {len(configs)}: start torchrun for each"
-            )
-    except RunError as wrong:
-        error = wrong
-    group.agree(error)
-    return Parts.create(configs[0], group) if options.resume is None else Parts.load(options.resume)
+    configs = group.together(lambda: _runs_of_processes(options, words))
+    if options.resume is not None:
+        folder = options.resume
+        return Parts.load(folder) if is_in_parts(folder) else SharedRun.load(folder, group)
+    return SharedRun.create(configs[0], group) if options.shard == "envs" else Parts.create(configs[0], group)
+
+
+def _runs_of_processes(options: Options[Any], words: Sequence[str]) -> list[RunConfig]:
+    """Return the one run that is asked for, or none where a folder is gone on with.
+
+    Raises:
+        RunError: what is asked for is nothing for several processes.
+    """
+    choose("--shard", options.shard, SHARDS)
+    alone = {"list": options.show_list, "profile": options.profile}
+    alone |= {name: getattr(options, name) is not None for name in ("evaluate", "sweep")}
+    if asked := [name for name, wanted in alone.items() if wanted]:
+        raise RunError(f"--{asked[0]} is for one process: start it without torchrun")
+    if options.resume is not None:
+        if options.shard == "envs" and is_in_parts(options.resume):
+            raise RunError(f"--resume {options.resume}: its seeds are in parts; leave --shard envs out")
+        return []
+    configs = requested_runs(words)
+    if len(configs) > 1:
+        raise RunError(f"processes share one run, and these are {len(configs)}: start torchrun for each")
+    return configs
 
 
 def _other_work(options: Options[Any], words: Sequence[str]) -> int | None:

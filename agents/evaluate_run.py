@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from gumbelrl.agents.distributed.chunks import bounds, plan_parts
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.evaluation import KINDS, evaluate_both
-from gumbelrl.agents.experiment import Experiment, load_experiment, write_whole
+from gumbelrl.agents.experiment import Experiment, load_experiment
 from gumbelrl.agents.progress import format_return, format_spread
+from gumbelrl.agents.run_config import RunConfig
+from gumbelrl.agents.run_folder import read_config, write_whole
+from gumbelrl.agents.tracking.base import member_entry
 from gumbelrl.agents.tracking.sinks import new_run_ids, run_labels
+from gumbelrl.agents.variations import member_names
 from gumbelrl.agents.videos import record_video
 
 
@@ -29,26 +34,39 @@ def evaluate_run(folder: Path, *, episodes: int, video: bool, track: str) -> int
     if episodes < 1:
         raise RunError(f"--episodes must be at least 1, got {episodes}")
     try:
-        experiment = load_experiment(folder)
+        config = read_config(folder)
+        parts = bounds(plan_parts(config)[0])
+        experiment = load_experiment(folder, members=parts[0] if len(parts) > 1 else None)
     except RunError as error:
         raise RunError(str(error).replace("--resume", "--evaluate", 1)) from error
-    config, agent, step = experiment.config, experiment.trainer.agent, experiment.trainer.step
+    step, run_ids = experiment.trainer.step, experiment.run_ids
     print(f"{folder}: {config.agent} · {config.policy} · {config.env}, at step {step:,}", flush=True)
-    print(f"playing {episodes} episodes a seed, sampled and greedy …", flush=True)
-    returns = evaluate_both(agent, experiment.make_env, seeds=config.seeds, episodes=episodes)
-    members = [
-        {"seed": seed, "step": step, **{kind: _describe(values[index]) for kind, values in returns.items()}}
-        for index, seed in enumerate(config.seeds)
-    ]
+    at_a_time = f", {len(experiment.config.seeds)} members at a time" if len(parts) > 1 else ""
+    print(f"playing {episodes} episodes a seed, sampled and greedy{at_a_time} …", flush=True)
+    members, videos = _play(experiment, episodes), _record(experiment) if video else {}
+    for part in parts[1:]:
+        del experiment  # before the next one is made
+        experiment = load_experiment(folder, members=part)
+        members += _play(experiment, episodes)
     print("\n" + evaluation_table(members) + "\n", flush=True)
     results: dict[str, Any] = {"env": config.env, "episodes": episodes, "members": members}
     if video:
-        results["videos"] = _record(experiment)
+        results["videos"] = videos
     write_whole(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     print(f"saved in {folder / 'evaluation.json'}", flush=True)
     if track in ("online", "offline"):
-        _track(experiment, results, mode=track)
+        _track(config, folder, results, mode=track, model=f"model-{run_ids[0]}:step-{step}")
     return 0
+
+
+def _play(experiment: Experiment, episodes: int) -> list[dict[str, Any]]:
+    """Return the returns of each member."""
+    config, step = experiment.config, experiment.trainer.step
+    returns = evaluate_both(experiment.trainer.agent, experiment.make_env, seeds=config.seeds, episodes=episodes)
+    return [
+        {**member_entry(seed, name), "step": step, **{kind: _describe(each[at]) for kind, each in returns.items()}}
+        for at, (seed, name) in enumerate(zip(config.seeds, member_names(config), strict=True))
+    ]
 
 
 def _describe(values: np.ndarray) -> dict[str, float]:
@@ -57,9 +75,13 @@ def _describe(values: np.ndarray) -> dict[str, float]:
 
 
 def evaluation_table(members: list[dict[str, Any]]) -> str:
-    """Return the returns as text, two lines a member."""
+    """Return the returns as text, two lines a member, below a line that names their variation."""
     lines = [f"{'seed':>6}  {'policy':<8}{'return':>18}{'median':>10}{'lowest':>10}{'highest':>10}"]
+    shown = ""
     for member in members:
+        if member.get("variation", "") != shown:
+            shown = member["variation"]
+            lines.append(shown)
         for kind in KINDS:
             found = member[kind]
             mean = format_spread(found["mean"], found["std"])
@@ -82,17 +104,16 @@ def _record(experiment: Experiment) -> dict[str, str]:
     return made
 
 
-def _track(experiment: Experiment, results: dict[str, Any], *, mode: str) -> None:
+def _track(config: RunConfig, folder: Path, results: dict[str, Any], *, mode: str, model: str) -> None:
     """Make W&B runs of the job type `evaluate`, in the group of the training's; online, they use its checkpoint."""
     from gumbelrl.agents.tracking.wandb_sink import WandbSink
 
-    config = experiment.config
-    labels = run_labels(experiment.folder, config, new_run_ids(len(config.seeds)), job_type="evaluate")
-    sink = WandbSink(experiment.folder, mode=mode, labels=labels)
-    sink.use([f"model-{experiment.run_ids[0]}:step-{experiment.trainer.step}"])
+    labels = run_labels(folder, config, new_run_ids(len(config.seeds)), job_type="evaluate")
+    sink = WandbSink(folder, mode=mode, labels=labels)
+    sink.use([model])
     for index, member in enumerate(results["members"]):
         row = {"step": member["step"]} | {f"eval/{kind}_return": member[kind]["mean"] for kind in KINDS}
         videos = results.get("videos", {}) if index == 0 else {}
         sink.log_evaluation(index, row | {f"eval/{kind}_video": name for kind, name in videos.items()})
-    sink.files("report", [experiment.folder / "evaluation.json"], {"step": experiment.trainer.step})
+    sink.files("report", [folder / "evaluation.json"], {"step": results["members"][0]["step"]})
     sink.close(failed=False)

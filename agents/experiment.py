@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
+import math
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +21,71 @@ import gumbelrl
 from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten_state
 from gumbelrl.agents.compare.runs import FAILURE
 from gumbelrl.agents.compilation import compiles
+from gumbelrl.agents.cuda_graphs import captures
+from gumbelrl.agents.distributed.group import ALONE, GoneError, Group
+from gumbelrl.agents.distributed.member_axes import latest_members
+from gumbelrl.agents.distributed.shares import mean_metrics, own_settings, own_state, whole_state
 from gumbelrl.agents.episodes import WINDOW
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.evaluation import RETURNS, evaluate_both, summarise_returns
+from gumbelrl.agents.evaluation import evaluate_both, summarise_returns
 from gumbelrl.agents.interruption import stop_on_interrupt
 from gumbelrl.agents.memory import check_memory, memory_of
 from gumbelrl.agents.model_card import model_card
 from gumbelrl.agents.perception.observations import num_features
-from gumbelrl.agents.progress import Progress, format_seconds, format_spread
+from gumbelrl.agents.precision import set_precision
+from gumbelrl.agents.progress import Progress
 from gumbelrl.agents.registry import AGENTS, resolve_policy
+from gumbelrl.agents.results import member_results, results_of, seed_means
 from gumbelrl.agents.run_config import RunConfig, check_config
-from gumbelrl.agents.tracking.base import Sinks, action_histograms, read_metrics
+from gumbelrl.agents.run_folder import claim_folder, default_folder, note_failure, read_config, write_whole
+from gumbelrl.agents.tracking.base import Sinks, action_histograms
 from gumbelrl.agents.tracking.sinks import new_run_ids, open_sinks
 from gumbelrl.agents.training import Trainer
+from gumbelrl.agents.variations import (
+    agent_settings,
+    describe_members,
+    member_names,
+    members_by_variation,
+    temperatures,
+)
 from gumbelrl.envs import BatchedEnv, make
-from gumbelrl.policies import ActionLayout, parse_temperature
+from gumbelrl.policies import ActionLayout
+
+DECIDED = ("env", "policy", "agent", "critic", "seeds", "variations", "agent_config")
+"""What of a configuration a checkpoint is of."""
 
 
 class Experiment:
-    """One run: its environments, agent, loop, folder and sinks."""
+    """One run: its environments, agent, loop, folder and sinks.
 
-    def __init__(self, config: RunConfig, *, resume: bool = False) -> None:
+    Args:
+        resume: go on from the last checkpoint in the run's folder.
+        group: the processes that have the environments of every member between them. All of them make this object; the
+            first alone writes, and makes the folder once all are ready.
+        in_folder: make the folder; where it is only to be seen what a run is, none is made.
+        members: of the run in the folder only these, to be played.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        resume: bool = False,
+        group: Group = ALONE,
+        in_folder: bool = True,
+        members: slice | None = None,
+    ) -> None:
         check_config(config)
-        self.config = config
+        self.members = members
+        if members is not None:
+            config = replace(config, seeds=config.seeds[members], variations=config.variations[members])
+        self.config, self.group, self.writes = config, group, group.rank == 0
         torch.set_num_threads(config.threads)
         self.device = torch.device(
             "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device.replace("auto", "cpu")
         )
-        env = self.make_env(len(config.seeds) * config.agent_config.num_envs)
+        settings = own_settings(agent_settings(config, device=self.device), group.size)
+        env = self.make_env(len(config.seeds) * settings.num_envs)
         try:
             self.layout = ActionLayout.from_space(env.single_action_space).to(self.device)
         except (TypeError, ValueError) as error:
@@ -59,25 +93,29 @@ class Experiment:
         self.threshold = reward_threshold(config.env)
         self.folder = config.output or default_folder(config)
         self.run_ids = new_run_ids(len(config.seeds))
-        self.schedule = parse_temperature(config.temperature)
+        schedule, temperature = temperatures(config, device=self.device)
         estimator, critic = resolve_policy(config.policy, config.critic, agent=config.agent)
         entry = AGENTS[config.agent]
         agent = entry.agent(
-            config.agent_config,
+            settings,
             layout=self.layout,
             num_features=num_features(env.single_observation_space),
             seeds=config.seeds,
             estimator=estimator,
             critic=critic,
-            temperature=self.schedule,
+            temperature=schedule,
             observation_space=env.single_observation_space,
             device=self.device,
+            group=group,
         )
-        self.compiled = compiles(config.compile, agent, total_steps=config.total_steps)
+        set_precision(config.precision, agent, self.device)
         self.trainer = Trainer(
-            agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=self.schedule.value
+            agent, env, seeds=config.seeds, total_steps=config.total_steps, temperature=temperature, group=group
         )
-        self.memory = check_memory(memory_of(self.trainer), len(config.seeds), device=self.device)
+        self.compiled = compiles(config.compile, self.trainer)
+        self.captured = captures(config.compile, self.trainer)
+        self.needs = memory_of(self.trainer)
+        self.memory = check_memory(self.needs, len(config.seeds), device=self.device, limit=config.memory_limit)
         self.store = CheckpointStore(self.folder / "checkpoints")
         self.solved_at: list[int | None] = [None] * len(config.seeds)
         self.seconds = 0.0
@@ -86,12 +124,18 @@ class Experiment:
         self.sinks: Sinks
         if resume:
             self._load()
-        else:
-            claim_folder(self.folder)
-            text = json.dumps(
-                {**config.to_json(), "gumbelrl": gumbelrl.__version__, "torch": torch.__version__}, indent=2
-            )
-            (self.folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        elif group.size == 1 and in_folder:
+            self.make_folder()
+
+    def make_folder(self) -> None:
+        """Make the run's folder, with its configuration.
+
+        Raises:
+            RunError: the folder holds something already.
+        """
+        claim_folder(self.folder)
+        described = {**self.config.to_json(), "gumbelrl": gumbelrl.__version__, "torch": torch.__version__}
+        (self.folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
     def make_env(self, num_envs: int) -> BatchedEnv:
         try:
@@ -102,25 +146,32 @@ class Experiment:
     # Running --------------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Train, evaluate and save; return what `results.json` holds."""
+        """Train, evaluate and save; return what `results.json` holds, on the first process."""
         self._open_sinks()
+        if self.config.variations:
+            print(f"members: {describe_members(self.config)}", flush=True)
         print(self.memory, flush=True)
         if self.compiled:
-            print("the optimiser step is compiled by its first call, which takes about 20 s", flush=True)
-        (self.folder / FAILURE).unlink(missing_ok=True)
+            print("the first iteration compiles: up to a minute, seconds if this was compiled before", flush=True)
+        if self.captured is not None:
+            print("iterations are recorded as CUDA graphs once the first few are done", flush=True)
+        if self.writes:
+            (self.folder / FAILURE).unlink(missing_ok=True)
         failed = True
         try:
             with stop_on_interrupt() as stop:
                 self._train(stop)
-            if stop:
+                stopped = self.group.any(bool(stop))
+            if stopped:
                 self.save()
                 failed = False
                 raise KeyboardInterrupt
-            results = self._evaluate()
+            results = self._evaluate() if self.writes else {}
             failed = False
         except RunError as error:
-            note_failure(self.folder, error)
-            raise RunError(f"{error}. {self._last_good()}") from error
+            if not isinstance(error, GoneError):  # the one that is gone knows why
+                note_failure(self.folder, error)
+            raise type(error)(f"{error}. {self._last_good()}") from error
         except Exception as error:
             note_failure(self.folder, error)
             raise
@@ -132,25 +183,30 @@ class Experiment:
         config, trainer = self.config, self.trainer
         next_save = trainer.step + config.checkpoint_interval
         start = time.perf_counter() - self.seconds
-        with Progress(config.total_steps, num_members=len(config.seeds), start_step=trainer.step) as progress:
+        count = len(config.seeds)
+        with Progress(config.total_steps, num_members=count, start_step=trainer.step, stream=sys.stdout) as progress:
             metrics: dict[str, Tensor] = {}
-            while not trainer.finished and not stop:
+            while not trainer.finished and not self.group.any(bool(stop)):
                 metrics |= trainer.iterate()
                 if trainer.step >= self.due["log"] or trainer.finished:
                     self.due["log"] = trainer.step + config.log_interval
+                    trainer.raise_faults()
                     self.seconds = time.perf_counter() - start
-                    progress.update(trainer.step, self._log(metrics))
+                    progress.update(trainer.step, self._log(mean_metrics(metrics, self.group)))
                     metrics = {}
                     self._stop_at_return()
                 if trainer.step >= self.due["evaluation"] and not trainer.finished:
                     self.due["evaluation"] = trainer.step + config.evaluation_interval
                     before = time.perf_counter()
-                    self._evaluate_members()
+                    if self.writes:
+                        self._evaluate_members()
                     start += time.perf_counter() - before  # that was no training
                     self.mark = (time.perf_counter(), trainer.step)
                 if trainer.step >= next_save or trainer.finished:
                     next_save = trainer.step + config.checkpoint_interval
                     self.save()
+        if self.captured is not None:
+            self.captured.release()  # the evaluation may want the memory
         if trainer.finished and trainer.step < config.total_steps:
             what = f"the last {WINDOW} training episodes of every seed reached {config.stop_at_return:g}"
             print(f"{what} after {trainer.step:,} steps, in {self.seconds:.1f} s of training", flush=True)
@@ -171,7 +227,14 @@ class Experiment:
                 self.solved_at[member] = trainer.step if enough else None
             self.sinks.log(member, row, histograms[member])
             rows.append(row)
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        if config.variations:
+            returns = {
+                name: float(np.mean([rows[each]["train/return"] for each in own]))
+                for name, own in members_by_variation(member_names(config)).items()
+            }
+            means["best/return"] = max((value for value in returns.values() if value == value), default=math.nan)
+        return means
 
     def _stop_at_return(self) -> None:
         """End the training here once the last episodes of every member reached the return that was asked for."""
@@ -227,24 +290,12 @@ class Experiment:
         self._plot()
         curve = "learning_curve.png"
         rows = self._evaluate_members({"eval/learning_curve": curve} if (self.folder / curve).exists() else None)
-        means = {f"{name}_mean": float(np.mean([row[name] for row in rows])) for name in RETURNS}
-        members = []
-        for index, (seed, row) in enumerate(zip(config.seeds, rows, strict=True)):
-            returns = {name: value for name, value in row.items() if isinstance(value, float)}
-            entry = {"seed": seed, "steps": self.trainer.step, "solved_at": self.solved_at[index], **returns}
-            members.append(entry)
-            self.sinks.summarise(index, {**entry, **means})
-        results = {
-            "env": config.env,
-            "policy": config.policy,
-            "agent": config.agent,
-            "critic": config.critic,
-            "evaluation_episodes": config.evaluation_episodes,
-            "train_seconds": round(self.seconds, 3),
-            "threads": torch.get_num_threads(),
-            "machine": platform.processor() or platform.machine(),
-            "members": members,
-        }
+        members = member_results(config, rows, self.solved_at)
+        for index, (member, means) in enumerate(zip(members, seed_means(members), strict=True)):
+            self.sinks.summarise(index, {**member, **means})
+        results = results_of(config, members, seconds=self.seconds)
+        if self.group.size > 1:
+            results["processes"] = self.group.size
         write_whole(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
         write_whole(self.folder / "README.md", model_card(self.folder, config.to_json(), results))
         self._hand_over_files()
@@ -260,39 +311,52 @@ class Experiment:
         self.sinks.files("report", reports, {"step": step})
 
     def _plot(self) -> None:
-        from gumbelrl.agents.plots import plot_learning_curve
+        from gumbelrl.agents.plots import plot_run
 
-        config = self.config
         self.sinks.flush()
-        title = f"{config.env} · {config.agent} · {config.policy} ({config.critic} critic)"
-        metrics = read_metrics(self.folder / "metrics.jsonl")
-        plot_learning_curve(self.folder / "learning_curve.png", metrics, title=title, threshold=self.threshold)
+        plot_run(self.folder, self.config, threshold=self.threshold)
 
     # Saving ---------------------------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
+    def save(self) -> None:
+        """Write a checkpoint; nobody goes on before it is there."""
+        self.trainer.raise_faults()  # a checkpoint of what went wrong would be worth nothing
         self.sinks.flush()
-        tensors, state = flatten_state(self.trainer.state_dict())
+        whole = whole_state(self.trainer.state_dict(), self.group)
+        if whole is not None:
+            self._write_checkpoint(whole)
+        self.group.gather(None)
+
+    def _write_checkpoint(self, whole: dict[str, Any]) -> None:
+        tensors, state = flatten_state(whole)
         config = self.config.to_json()
         metadata = {
             "state": state,
-            "run": {name: config[name] for name in ("env", "policy", "agent", "critic", "seeds", "agent_config")},
+            "run": {name: config[name] for name in DECIDED if name in config},
             "run_ids": self.run_ids,
             "solved_at": self.solved_at,
             "seconds": self.seconds,
             "due": self.due,
+            "processes": self.group.size,
         }
-        return self.store.save(self.trainer.step, tensors, metadata)
+        self.store.save(self.trainer.step, tensors, metadata)
 
     def _load(self) -> None:
-        checkpoint = self.store.latest(device=self.device)
-        config, saved = self.config.to_json(), checkpoint.metadata["run"]
-        for name, value in saved.items():
-            if json.loads(json.dumps(config[name])) != value:
+        if self.members is None:
+            checkpoint = self.store.latest(device=self.device)
+        else:
+            checkpoint = latest_members(self.store, self.members, device=self.device)
+        config, saved = json.loads(json.dumps(self.config.to_json())), checkpoint.metadata["run"]
+        for name in dict.fromkeys([*saved, *(each for each in DECIDED if each in config)]):
+            asked, value = config.get(name), saved.get(name)
+            if asked != value:
                 raise RunError(
-                    f"the checkpoint in {self.folder} is of {name} = {value}, but config.json there says {config[name]}"
+                    f"the checkpoint in {self.folder} is of {name} = {value}, but config.json there says {asked}"
                 )
-        self.trainer.load_state_dict(unflatten_state(checkpoint.tensors, checkpoint.metadata["state"]))
+        state = unflatten_state(checkpoint.tensors, checkpoint.metadata["state"])
+        self.trainer.load_state_dict(own_state(state, self.group))
+        if (before := checkpoint.metadata.get("processes", 1)) != self.group.size:
+            print(f"by {self.group.size} instead of {before}: minibatches meet otherwise from here on", flush=True)
         self.run_ids = checkpoint.metadata["run_ids"]
         self.solved_at = checkpoint.metadata["solved_at"]
         self.seconds = checkpoint.metadata["seconds"]
@@ -310,6 +374,9 @@ class Experiment:
 
     def _open_sinks(self) -> None:
         self.mark = (time.perf_counter(), self.trainer.step)
+        if not self.writes:
+            self.sinks = Sinks()
+            return
         self.sinks = open_sinks(
             self.folder,
             self.config,
@@ -327,55 +394,18 @@ def reward_threshold(env: str) -> float | None:
     return None if spec is None else spec.reward_threshold
 
 
-def default_folder(config: RunConfig) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.env.replace('/', '-')}_{config.agent}_{config.policy}_{stamp}"
-
-
-def claim_folder(folder: Path) -> None:
-    """Make the run's folder; one that holds a run is left alone.
-
-    Raises:
-        RunError: the folder holds another run, or something that is not a folder is in the way.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "another run" if (folder / "config.json").exists() else "other files"
-        raise RunError(
-            f"the output folder {folder} holds {what}: name another with --output, "
-            f"or go on with that run by --resume {folder}"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def note_failure(folder: Path, error: Exception) -> None:
-    """Leave a word about what stopped a run, for those who compare runs; `error` is what matters, not this note."""
-    with suppress(OSError):
-        what = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        write_whole(folder / FAILURE, json.dumps({"error": what}) + "\n")
-
-
-def load_experiment(folder: Path) -> Experiment:
+def load_experiment(folder: Path, *, group: Group = ALONE, members: slice | None = None) -> Experiment:
     """Return the run in `folder` as it was at its last checkpoint.
+
+    Args:
+        group: the processes that are to have its environments between them, whoever had them before.
+        members: only these, to be played.
 
     Raises:
         RunError: there is no run there, or its checkpoint is damaged, foreign or newer; nothing is overwritten.
     """
-    path = folder / "config.json"
     try:
-        config = RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RunError(f"--resume {folder}: there is no run there (no {path})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"--resume {folder}: {path} is not a run's configuration ({error})") from error
-    try:
-        return Experiment(replace(config, output=folder), resume=True)
+        return Experiment(read_config(folder), resume=True, group=group, members=members)
     except RunError:
         raise
     except ValueError as error:
@@ -393,25 +423,3 @@ def open_experiment(config: RunConfig) -> Experiment:
     if folder.exists():  # stopped before its first checkpoint: it holds nothing to go on from
         shutil.rmtree(folder)
     return Experiment(config)
-
-
-def report(experiment: Experiment, results: Mapping[str, Any], *, seconds: float) -> None:
-    """Print what a person wants to know at the end of a run."""
-    folder, members = experiment.folder, results["members"]
-    print()
-    print(f"{'seed':>6} {'sampled return':>18} {'greedy return':>18} {'solved at step':>16}")
-    for member in members:
-        solved = f"{member['solved_at']:,}" if member["solved_at"] else "–"
-        cells = [
-            format_spread(member[f"eval/{kind}_return"], member[f"eval/{kind}_return_std"])
-            for kind in ("sampled", "greedy")
-        ]
-        print(f"{member['seed']:>6} {cells[0]:>18} {cells[1]:>18} {solved:>16}")
-    print()
-    print(
-        f"trained in {results['train_seconds']:.1f} s; this took {format_seconds(seconds)} in all; saved in {folder}/"
-    )
-    print("  README.md  config.json  metrics.jsonl  results.json  learning_curve.png  checkpoints/")
-    if experiment.config.track != "off":
-        print(f"look at the curves:  wandb leet {folder / 'wandb'}")
-    sys.stdout.flush()

@@ -98,7 +98,7 @@ def fill(target: Tensor, value: float | Tensor) -> None:
 class MemberTemperatures:
     """A temperature schedule for each member, as `Trainer` takes one: (progress, steps) -> `[member]`.
 
-    Always the same tensor, filled anew.
+    Always the same tensor, filled anew when a temperature has changed.
 
     Raises:
         RunError: one of them is learned, which is a matter of the networks and the same for all members.
@@ -107,9 +107,16 @@ class MemberTemperatures:
     def __init__(self, schedules: Sequence[Schedule], *, device: torch.device | str = "cpu") -> None:
         if any(isinstance(schedule, Learned) for schedule in schedules):
             raise RunError("a learned temperature cannot stand beside others in one process: train a run for each")
-        self.schedules = schedules
+        self.distinct: list[Schedule] = []  # hundreds of members share a few
+        for schedule in schedules:
+            self.distinct += [schedule] * (schedule not in self.distinct)
+        self.which = torch.tensor([self.distinct.index(schedule) for schedule in schedules])
         self.values = torch.ones(len(schedules), device=device)
+        self.filled: list[float] = []
 
     def __call__(self, progress: float, step: int) -> Float[Tensor, " member"]:
-        now = [schedule.value(progress, step) for schedule in self.schedules]
-        return self.values.copy_(torch.tensor(now))
+        now = [schedule.value(progress, step) for schedule in self.distinct]
+        if now != self.filled:
+            self.filled = now
+            self.values.copy_(torch.tensor(now)[self.which])
+        return self.values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +19,7 @@ from gumbelrl.agents.training import Trainer
 from gumbelrl.random import RandomStreams
 
 PROCESS = 512 * 2**20  # of PyTorch itself, and what an update needs beside what is listed here
+SHARE = 0.9  # of the memory that is available, for members: others take some of it while they train
 
 
 @dataclass(frozen=True)
@@ -74,25 +77,64 @@ def memory_of(trainer: Trainer) -> Memory:
     )
 
 
-def check_memory(memory: Memory, num_members: int, *, device: torch.device) -> str:
+def check_memory(memory: Memory, num_members: int, *, device: torch.device, limit: int | None = None) -> str:
     """Return what to say of a population's memory; refuse one that the device cannot hold.
+
+    Args:
+        limit: bytes that were said to be the most.
 
     Raises:
         RunError: it is too large; the message says how many members would fit.
     """
-    available = available_bytes(device)
-    if available is None or memory.total * num_members + PROCESS <= available:
+    allowed = allowed_bytes(device, limit)
+    if allowed is None or memory.total * num_members + PROCESS <= allowed:
         return memory.describe(num_members)
-    fitting = int((available - PROCESS) // memory.total)
-    needs = f"{num_members} members need {format_bytes(memory.total * num_members)} ({format_bytes(memory.total)} each)"
-    needs += f" and the process {format_bytes(PROCESS)}"
+    fitting = int((allowed - PROCESS) // memory.total)
     advice = (
-        f"{fitting} fit: train so many seeds at a time, each time into another folder; "
-        "`python -m gumbelrl.agents.compare` takes them together"
+        f"{fitting} fit: --chunk-size {fitting} trains so many at a time"
         if fitting >= 1
         else "not one fits: a smaller --replay-capacity, fewer --num-envs or smaller --hidden would help"
     )
-    raise RunError(f"{needs}, but {format_bytes(available)} are available; {advice}")
+    raise RunError(f"{describe_need(memory, num_members, device=device, limit=limit)}; {advice}")
+
+
+def fitting_members(memory: Memory, *, device: torch.device, limit: int | None = None) -> int | None:
+    """Return how many members to train at once, with some room where nobody said how much; None: it is not known."""
+    allowed = allowed_bytes(device, limit)
+    if allowed is None:
+        return None
+    share = 1.0 if allowed == limit else SHARE
+    return max(0, int((share * allowed - PROCESS) // memory.total))
+
+
+def describe_need(memory: Memory, num_members: int, *, device: torch.device, limit: int | None) -> str:
+    """Return what a population needs and what there is."""
+    allowed = allowed_bytes(device, limit)
+    needs = f"{num_members} members need {format_bytes(memory.total * num_members)} ({format_bytes(memory.total)} each)"
+    there_is = "" if allowed is None else f", but {format_bytes(allowed)} are "
+    there_is += "" if allowed is None else "allowed by --memory-limit" if allowed == limit else "available"
+    return f"{needs} and the process {format_bytes(PROCESS)}{there_is}"
+
+
+def allowed_bytes(device: torch.device, limit: int | None) -> int | None:
+    """Return the bytes that one process may take: what is available, which those of a machine share, or less."""
+    found = available_bytes(device)
+    if found is not None and device.type != "cuda":
+        found //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min((each for each in (found, limit) if each is not None), default=None)
+
+
+def parse_bytes(text: str) -> int:
+    """`"2GB"`, `"1.5 GiB"`, `"800000"` -> bytes.
+
+    Raises:
+        RunError: it is none of these.
+    """
+    found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(?:([kmgt])(i?)b?|b)?\s*", text.lower())
+    if found is None:
+        raise RunError(f"{text!r} is no number of bytes: write 500MB, 2GB or 1.5GiB")
+    number, unit, binary = found.groups()
+    return round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1 if unit else 0))
 
 
 def available_bytes(device: torch.device) -> int | None:

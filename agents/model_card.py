@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import gumbelrl
 from gumbelrl.agents.progress import format_spread
 from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR
+from gumbelrl.agents.results import VariationResult, variation_results
+from gumbelrl.agents.variations import show
 
 
 def model_card(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -22,11 +24,12 @@ def model_card(folder: Path, config: Mapping[str, Any], results: Mapping[str, An
         config: what `config.json` holds.
         results: what `results.json` holds.
     """
+    variations = variation_results(results["members"])
     parts = [
         front_matter(config, results),
         f"# {title(config)}",
         _sentence(config, results),
-        _table(results),
+        _variation_table(variations, results) if variations else _table(results),
         _picture(folder),
         "## Use",
         "```bash\n"
@@ -63,7 +66,8 @@ def front_matter(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         config["agent"],
         *_estimator(config),
     ]
-    returns = [member["eval/sampled_return"] for member in results["members"]]
+    members = _best(results)
+    returns = [member["eval/sampled_return"] for member in members]
     return "\n".join(
         [
             "---",
@@ -82,7 +86,7 @@ def front_matter(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
             f"      type: {env}",
             "    metrics:",
             "    - type: mean_reward",
-            f'      value: "{np.mean(returns):.2f} +/- {_spread(results):.2f}"',
+            f'      value: "{np.mean(returns):.2f} +/- {_spread(members):.2f}"',
             "      name: mean_reward",
             "      verified: false",
             "---",
@@ -90,9 +94,14 @@ def front_matter(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     )
 
 
-def _spread(results: Mapping[str, Any]) -> float:
-    """Return the standard deviation over all episodes of all members."""
-    members = results["members"]
+def _best(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the members of the best variation, or all where they share their settings."""
+    variations, members = variation_results(results["members"]), results["members"]
+    return [member for member in members if not variations or member["variation"] == variations[0].name]
+
+
+def _spread(members: Sequence[Mapping[str, Any]]) -> float:
+    """Return the standard deviation over all episodes of some members."""
     means = np.array([member["eval/sampled_return"] for member in members])
     deviations = np.array([member["eval/sampled_return_std"] for member in members])
     return float(np.sqrt(np.mean(deviations**2) + means.var()))
@@ -103,15 +112,22 @@ def _sentence(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     if _estimator(config):
         how = (
             f" The critic (`{config['critic']}`) sends its gradient through the sampled action by "
-            f"`{config['policy']}`, at temperature `{config['temperature']}`."
+            f"`{config['policy']}`{_temperature(config)}."
         )
-    members = len(results["members"])
+    members, variations = len(results["members"]), len(variation_results(results["members"]))
     seeds = "one seed" if members == 1 else f"{members} seeds, side by side in one process"
+    if variations:
+        seeds = f"{members} members, {variations} variations of the settings, side by side in one process"
     return (
         f"Trained by gumbelrl {gumbelrl.__version__} for {results['members'][0]['steps']:,} steps of "
         f"`{config['env']}` with {seeds}, in {results['train_seconds']:.0f} s.\n\n"
         f"`{config['agent']}`: {AGENTS[config['agent']].summary}.{how}"
     )
+
+
+def _temperature(config: Mapping[str, Any]) -> str:
+    varied = any("temperature" in variation for variation in config.get("variations", ()))
+    return "" if varied else f", at temperature `{config['temperature']}`"
 
 
 def _table(results: Mapping[str, Any]) -> str:
@@ -132,6 +148,23 @@ def _table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _variation_table(variations: Sequence[VariationResult], results: Mapping[str, Any]) -> str:
+    names = list(variations[0].settings)
+    count = results["evaluation_episodes"]
+    lines = [
+        f"Returns over {count} episodes of each seed, mean ± standard deviation over seeds, the best variation first. "
+        "What is best is chosen by these very numbers, which flatter it.",
+        "",
+        f"| {' | '.join(names)} | seeds | sampled policy | greedy policy | solved |",
+        "|---" * (len(names) + 4) + "|",
+    ]
+    for each in variations:
+        cells = [show(value) for value in each.settings.values()] + [str(each.num_seeds)]
+        cells += [format_spread(*each.returns[kind]) for kind in ("sampled", "greedy")]
+        lines.append(f"| {' | '.join(cells)} | {each.num_solved} of {each.num_seeds} |")
+    return "\n".join(lines)
+
+
 def _picture(folder: Path) -> str:
     shown = []
     if (folder / "learning_curve.png").exists():
@@ -144,6 +177,12 @@ def _picture(folder: Path) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration, less what says nothing of the model."""
-    rest = ("output", "track", "project", "tags", "notes", "tensorboard")
-    return {name: value for name, value in config.items() if name not in rest}
+    """The configuration, less what says nothing of the model, and what a table shows."""
+    rest = ("output", "track", "project", "tags", "notes", "tensorboard", "variations")
+    kept = {name: value for name, value in config.items() if name not in rest}
+    if not (variations := config.get("variations")):
+        return kept
+    values = {name: list(dict.fromkeys(each[name] for each in variations)) for name in variations[0]}
+    own = {name: values.get(name, value) for name, value in kept["agent_config"].items()}
+    shared = {name: values[name] for name in values if name in kept}
+    return {**kept, **shared, "seeds": list(dict.fromkeys(kept["seeds"])), "agent_config": own}

@@ -28,8 +28,14 @@ def format_spread(mean: float, deviation: float) -> str:
     return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
+def _shown(value: float) -> str:
+    return format_return(value) if value == value else "–"
+
+
 class Progress:
     """Shows steps, steps/s, return, entropy, temperature and time left.
+
+    Numbers are means over members; where those differ in settings, `best` is the return of the best variation so far.
 
     Args:
         total_steps: steps of each member; `num_members` are trained at once.
@@ -74,12 +80,12 @@ class Progress:
         rate = (step - self.start_step) / max(elapsed, 1e-9)
         left = (self.total_steps - step) / max(rate, 1e-9)
         members = f" x {self.num_members}" if self.num_members > 1 else ""
-        shown = metrics["train/return"]
         temperature = metrics.get("policy/temperature")  # an agent without an estimator has none
         return {
             "steps": f"{step:>9,}{members}",
             "steps/s": f"{rate * self.num_members:>8,.0f}",
-            "return": f"{format_return(shown):>8}" if shown == shown else "       –",
+            "return": f"{_shown(metrics['train/return']):>8}",
+            **({"best": f"{_shown(metrics['best/return']):>8}"} if "best/return" in metrics else {}),
             "entropy": f"{metrics['policy/entropy']:.3f}",
             **({} if temperature is None else {"temperature": f"{temperature:.2f}"}),
             "left": format_seconds(max(left, 0.0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -15,7 +16,9 @@ from gumbelrl.agents.actor_critic import ActorCriticConfig
 from gumbelrl.agents.compilation import COMPILE_MODES
 from gumbelrl.agents.critics import CRITICS
 from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.precision import PRECISIONS
 from gumbelrl.agents.registry import AGENTS, NO_ESTIMATOR, resolve_policy
+from gumbelrl.agents.variations import Variation, check_variations, member_names
 from gumbelrl.policies import parse_temperature
 
 TRACK_MODES = ("auto", "online", "offline", "off")
@@ -24,7 +27,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What one run is; see `train.py --help`. `agent_config` are the agent's own settings."""
+    """What one run is; see `train.py --help`.
+
+    Attributes:
+        seeds: one a member.
+        variations: what each member has of its own, one a member; empty where they differ in their seeds only.
+        chunk_size: members that train at once, at the most; None for as many as memory holds.
+        memory_limit: the most memory that a process may take, in bytes; None for what is available.
+        agent_config: the agent's own settings.
+    """
 
     env: str = "CartPole-v1"
     policy: str = "gumbel"
@@ -32,6 +43,7 @@ class RunConfig:
     critic: str = "linear"
     temperature: str = "1.0"
     seeds: tuple[int, ...] = (0,)
+    variations: tuple[Variation, ...] = ()
     total_steps: int = 131_072
     stop_at_return: float | None = None
     device: str = "auto"
@@ -48,7 +60,10 @@ class RunConfig:
     log_interval: int = 2048
     checkpoint_interval: int = 32_768
     native: bool = True
+    chunk_size: int | None = None
+    memory_limit: int | None = None
     compile: str = "auto"
+    precision: str = "float32"
     agent_config: Any = field(default_factory=ActorCriticConfig)
 
     def __post_init__(self) -> None:
@@ -59,7 +74,14 @@ class RunConfig:
                 object.__setattr__(self, name, value)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "output": str(self.output), "seeds": list(self.seeds), "tags": list(self.tags)}
+        data = {**asdict(self), "output": str(self.output), "seeds": list(self.seeds), "tags": list(self.tags)}
+        variations = list(data.pop("variations"))
+        for name in ("chunk_size", "memory_limit"):
+            if data[name] is None:
+                del data[name]
+        if self.precision == RunConfig.precision:
+            del data["precision"]
+        return {**data, "variations": variations} if variations else data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -68,6 +90,7 @@ class RunConfig:
         known = set(cls.__dataclass_fields__) - {"agent_config"}
         fields = {name: value for name, value in data.items() if name in known}
         fields |= {"seeds": tuple(data["seeds"]), "output": Path(data["output"]), "tags": tuple(data.get("tags", ()))}
+        fields["variations"] = tuple(dict(each) for each in data.get("variations", ()))
         return cls(**fields, agent_config=entry.config(**settings))
 
 
@@ -85,7 +108,9 @@ def check_config(config: RunConfig) -> None:
     resolve_policy(config.policy, config.critic, agent=config.agent)
     if not config.seeds:
         raise RunError("no seed given: name at least one, such as --seeds 0 or --seeds 0..9")
-    repeated = sorted({seed for seed in config.seeds if config.seeds.count(seed) > 1})
+    check_variations(config)
+    members = Counter(zip(config.seeds, member_names(config), strict=True))
+    repeated = sorted(seed for (seed, _), count in members.items() if count > 1)
     if repeated:
         raise RunError(f"seed {repeated[0]} is given more than once: members with equal seeds would be copies")
     if min(config.seeds) < 0:
@@ -93,6 +118,8 @@ def check_config(config: RunConfig) -> None:
     for name in ("total_steps", "threads", "evaluation_episodes", "log_interval", "checkpoint_interval"):
         if getattr(config, name) < 1:
             raise RunError(f"{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if config.chunk_size is not None and config.chunk_size < 1:
+        raise RunError(f"chunk-size must be at least 1, got {config.chunk_size}; auto: as many as memory holds")
     if config.evaluation_interval < 0:
         raise RunError(f"evaluation-interval must not be negative, got {config.evaluation_interval}; 0: at the end")
     if config.stop_at_return is not None and not math.isfinite(config.stop_at_return):
@@ -106,6 +133,7 @@ def check_config(config: RunConfig) -> None:
     if config.track not in TRACK_MODES:
         raise RunError(f"unknown --track {config.track!r}; choose one of {', '.join(TRACK_MODES)}")
     choose("--compile", config.compile, COMPILE_MODES)
+    choose("--precision", config.precision, PRECISIONS)
     try:
         parse_temperature(config.temperature)
     except ValueError as error:

@@ -35,6 +35,7 @@ DIAGNOSTICS = {  # column -> what it is called, and what it is
 }
 ENOUGH_OF_OPTIMUM = 0.9
 PROFILE_POINTS = 101
+MOST_PAIRED = 24  # variants of which every pair is compared, 276; of more, the best with each
 
 
 @dataclass(frozen=True)
@@ -178,11 +179,19 @@ def compare_in_environment(variants: Sequence[Variant], measure: str, asked: flo
                 estimate([-steps[first], -steps[second]], probability_of_improvement) if steps else None,
                 min(len(finals[first]), len(finals[second])),
             )
-            for first, second in itertools.combinations(finals, 2)
+            for first, second in choose_pairs(finals)
         ],
         profile={name: performance_profile([values], levels) for name, values in finals.items()},
         scale=scale,
     )
+
+
+def choose_pairs(finals: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Return the pairs of variants that are compared: all, but of very many those of the best by its mean."""
+    if len(finals) <= MOST_PAIRED:
+        return list(itertools.combinations(finals, 2))
+    best = max(finals, key=lambda label: float(finals[label].mean()))
+    return [(best, label) for label in finals if label != best]
 
 
 def summarise(variant: Variant, threshold: float | None) -> Summary:
@@ -272,7 +281,7 @@ def compare_across(environments: Sequence[EnvironmentComparison], measure: str) 
             None,
             min(len(values) for label in (first, second) for values in scores[label]),
         )
-        for first, second in itertools.combinations(scores, 2)
+        for first, second in choose_pairs({label: np.concatenate(values) for label, values in scores.items()})
     ]
     everything = np.concatenate([values for each in scores.values() for values in each])
     levels = np.linspace(min(0.0, float(everything.min())), max(1.0, float(everything.max())), PROFILE_POINTS)

@@ -41,7 +41,7 @@ def show_reach(reach: Reach) -> str:
 def show_seeds(seeds: Iterable[int]) -> str:
     """Return `0–9, 12`."""
     spans: list[list[int]] = []
-    for seed in sorted(seeds):
+    for seed in sorted(set(seeds)):
         if spans and seed == spans[-1][1] + 1:
             spans[-1][1] = seed
         else:

@@ -285,13 +285,14 @@ def _value(value: object) -> str:
 
 
 def _runs(comparison: Comparison) -> str:
-    reasons = {run.folder: reason for run, reason in comparison.left_out}
+    reasons = {(run.folder, run.variation): reason for run, reason in comparison.left_out}
     rows = []
     for run in comparison.runs:
-        counted = "no" if run.folder in reasons else "yes"
+        key = (run.folder, run.variation)
+        counted = "no" if key in reasons else "yes"
         status = f'<td class="status"><span class="status-{run.status}">{run.status}</span></td>'
         cells = [text_cell(run.config.get("env", "–")), status, text_cell(counted)]
-        cells += [text_cell(show_seeds(run.config.get("seeds", []))), text_cell(reasons.get(run.folder, "–"))]
+        cells += [text_cell(show_seeds(run.config.get("seeds", []))), text_cell(reasons.get(key, "–"))]
         rows.append((run.name, [*cells, f'<td class="wrap"><code>{escape(str(run.folder))}</code></td>']))
     head = ["Run", "Environment", "Status", "Counted", "Seeds", "Reason", "Folder"]
     count = len(comparison.left_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ from gumbelrl.agents.compare.svg_markup import adapt, standalone
 
 WIDE, NARROW = (10.6, 4.0), (4.5, 3.1)  # inches
 ROW_HEIGHT, ROWS_MARGIN = 0.56, 0.7
+LINE_HEIGHT = 0.2  # inches, of a second line of a row's words, and of a line of the legend
+ROOM = 55  # letters of a line in a narrow picture; longer names are written smaller, so that numbers have room
 MOST_PAIRS = 15
+MOST_NAMED = 24  # lines that a legend names
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -157,7 +161,7 @@ def pair_plots(stem: str, where: str, pairs: Sequence[Pair]) -> list[Plot]:
             f"{where}: probability of improvement",
             f"Probability that a run of one variant ends above another's, with 95% interval: {_list(found, '.2f')}",
             lambda axes: draw_pairs(axes, shown),
-            rows_size(len(shown)),
+            rows_size(len(shown), more=LINE_HEIGHT * (_most_lines(shown) - 1)),
         )
     ]
 
@@ -325,7 +329,7 @@ def draw_pairs(axes: Any, pairs: Sequence[Pair]) -> None:
     axes.axvline(0.5, color=light("muted"), linewidth=1.2)
     for row, pair in enumerate(pairs):
         colour = light("ink" if decide(pair, pair.above) is not None else "muted")
-        _row_text(axes, row, f"{pair.first} above {pair.second}", show(pair.above))
+        _row_text(axes, row, _pair_text(pair), show(pair.above))
         axes.plot([pair.above.low, pair.above.high], [row, row], color=colour, linewidth=2.6)
         filled = colour if decide(pair, pair.above) is not None else light("paper")
         axes.plot(pair.above.value, row, "o", markersize=6.5, color=colour, markerfacecolor=filled)
@@ -334,11 +338,26 @@ def draw_pairs(axes: Any, pairs: Sequence[Pair]) -> None:
     _rows(axes, len(pairs), "probability that the first ends above the second")
 
 
+def _pair_text(pair: Pair) -> str:
+    """Return the pair in words: in two lines where one has no room for it."""
+    whole = f"{pair.first} above {pair.second}"
+    room = ROOM - len(show(pair.above))
+    return whole if len(whole) <= room else f"{pair.first}\nabove {pair.second}"
+
+
+def _most_lines(pairs: Sequence[Pair]) -> int:
+    return max(_pair_text(pair).count("\n") for pair in pairs) + 1
+
+
 def _row_text(axes: Any, row: int, left: str, right: str) -> None:
     """Write above a row, at both ends."""
+    smaller = min(1.0, (ROOM - len(right) - 1) / max(len(line) for line in left.splitlines()))
     behind = {"facecolor": light("paper"), "edgecolor": "none", "pad": 0.8}  # no line of the grid through the words
-    for x, text, align, colour in ((0.0, left, "left", "ink"), (1.0, right, "right", "muted")):
-        where = {"transform": axes.get_yaxis_transform(), "ha": align, "va": "bottom"}
+    for x, text, align, colour, size in (
+        (0.0, left, "left", "ink", STYLE["font.size"] * smaller),
+        (1.0, right, "right", "muted", STYLE["font.size"]),
+    ):
+        where = {"transform": axes.get_yaxis_transform(), "ha": align, "va": "bottom", "fontsize": size}
         axes.text(x, row - 0.2, text, color=light(colour), bbox=behind, **where)
 
 
@@ -379,20 +398,41 @@ def _render(plot: Plot, form: str, *, bare: bool, size: tuple[float, float]) -> 
         plot.draw(axes)
         if not bare:
             axes.set_title(plot.title)
-            handles, labels = axes.get_legend_handles_labels()
-            if plot.series and labels:
-                beside = size == WIDE
-                columns = 1 if beside else min(3, len(labels))
-                figure.legend(
-                    handles, labels, loc="outside right upper" if beside else "outside lower left", ncols=columns
-                )
+            if plot.series:
+                _put_legend(figure, axes, size)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=form, transparent=bare, metadata={"Date": None} if form == "svg" else None)
         return buffer.getvalue()
 
 
-def rows_size(count: int) -> tuple[float, float]:
-    return NARROW[0], ROWS_MARGIN + ROW_HEIGHT * max(count, 2)
+def _put_legend(figure: Any, axes: Any, size: tuple[float, float]) -> None:
+    """Name the lines beside a wide picture, or below a narrow one, which grows; of very many only the first."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    if len(labels) > MOST_NAMED:
+        rest = len(labels) - MOST_NAMED
+        handles, labels = handles[: MOST_NAMED + 1], [*labels[:MOST_NAMED], f"and {rest} others"]
+        handles[-1] = axes.plot([], [], alpha=0.0)[0]
+    beside, longest = size == WIDE, max(map(len, labels))
+    columns = 1 if beside else _columns(labels)
+    high = LINE_HEIGHT * math.ceil(len(labels) / columns)
+    needed = high + LINE_HEIGHT if beside else size[1] + high - 3 * LINE_HEIGHT  # three lines have room below
+    if needed > size[1]:
+        figure.set_size_inches(size[0], needed)
+    smaller = min(1.0, ROOM / (longest + 6) if columns == 1 else 1.0)
+    place = "outside right upper" if beside else "outside lower left"
+    figure.legend(handles, labels, loc=place, ncols=columns, fontsize=STYLE["font.size"] * smaller)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Return the columns of a legend below a narrow picture."""
+    return max(1, min(3, len(labels), int(60 / (max(map(len, labels)) + 6))))
+
+
+def rows_size(count: int, *, more: float = 0.0) -> tuple[float, float]:
+    """Return the size of a picture of rows, each `more` inches higher than a line of words needs."""
+    return NARROW[0], ROWS_MARGIN + (ROW_HEIGHT + more) * max(count, 2)
 
 
 def format_steps(value: float, position: int | None = None) -> str:

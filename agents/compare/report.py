@@ -13,8 +13,8 @@ from gumbelrl.agents.compare.page import page
 from gumbelrl.agents.compare.run_set import RunSet
 from gumbelrl.agents.compare.serialisation import to_json
 from gumbelrl.agents.compare.terminal import print_comparison
-from gumbelrl.agents.experiment import write_whole
 from gumbelrl.agents.progress import format_seconds
+from gumbelrl.agents.run_folder import write_whole
 
 JSON_FILE, PAGE_FILE, PLOTS_FOLDER = "comparison.json", "report.html", "plots"
 

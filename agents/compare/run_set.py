@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gumbelrl.agents.compare.runs import read_run
+from gumbelrl.agents.distributed.parts import train_run
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import claim_folder, open_experiment, write_whole
 from gumbelrl.agents.progress import format_seconds
 from gumbelrl.agents.registry import NO_ESTIMATOR
 from gumbelrl.agents.run_config import RunConfig, check_config
+from gumbelrl.agents.run_folder import claim_folder, write_whole
+from gumbelrl.agents.variations import describe_members
 
 SET = "set.json"
 
@@ -87,7 +89,7 @@ class RunSet:
                 continue
             print(f"{title} · {format_seconds(time.perf_counter() - start)} so far", flush=True)
             try:
-                open_experiment(config).run()
+                train_run(config)
             except RunError as error:
                 self.failures.append((config, error))
                 print(f"failed: {error}", flush=True)
@@ -124,8 +126,7 @@ def describe(config: RunConfig) -> str:
     if (config.policy, config.critic) != NO_ESTIMATOR:
         words += [config.policy, f"{config.critic} critic"]
         words += [f"temperature {config.temperature}"] if config.temperature != RunConfig.temperature else []
-    seeds = f"{len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}"
-    return " · ".join([*words, seeds])
+    return " · ".join([*words, describe_members(config)])
 
 
 def run_name(config: RunConfig) -> str:

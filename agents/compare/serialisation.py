@@ -19,6 +19,7 @@ from gumbelrl.agents.compare.comparison import (
     Summary,
 )
 from gumbelrl.agents.compare.conclusions import conclude
+from gumbelrl.agents.compare.runs import Run
 from gumbelrl.agents.compare.statistics import CONFIDENCE, CURVE_RESAMPLES, RESAMPLES, Band, Estimate
 
 FORMAT, VERSION = "gumbelrl comparison", 1
@@ -37,11 +38,15 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "environments": {part.env: _environment(part) for part in comparison.environments},
         "across": None if comparison.across is None else _across(comparison.across),
         "runs": [
-            {"folder": str(run.folder), "status": run.status, "reason": run.reason, "config": _plain(run.config)}
+            {**_place(run), "status": run.status, "reason": run.reason, "config": _plain(run.config)}
             for run in comparison.runs
         ],
-        "not_counted": [{"folder": str(run.folder), "reason": reason} for run, reason in comparison.left_out],
+        "not_counted": [{**_place(run), "reason": reason} for run, reason in comparison.left_out],
     }
+
+
+def _place(run: Run) -> dict[str, str]:
+    return {"folder": str(run.folder)} | ({"variation": run.variation} if run.variation else {})
 
 
 def _environment(part: EnvironmentComparison) -> dict[str, Any]:

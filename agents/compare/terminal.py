@@ -15,7 +15,9 @@ from gumbelrl.agents.compare.statistics import Estimate
 BAR_WIDTH = 23
 MOST_PAIRS = 10  # more than five variants: counts instead of pairs
 PLAIN_WIDTH = 132
-ROOM_FOR_BARS, ROOM_FOR_BOTH = 100, 128  # columns of the terminal
+ROOM_FOR_BARS, ROOM_FOR_BOTH = 100, 128  # columns of the terminal, for variants of short names
+SHORT_NAME, LONGEST_PAIR = 24, 56
+BESIDE_BARS, BESIDE_BOTH = 90, 114  # what a long name leaves in a line
 
 
 def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> None:
@@ -37,7 +39,8 @@ def print_comparison(comparison: Comparison, stream: TextIO | None = None) -> No
         console.print(score_table(comparison.across.final))
         console.print(pair_table(comparison.across.pairs))
     for run, reason in comparison.left_out:
-        console.print(f"not counted: {run.folder} ({run.status}): {reason}", style="yellow", soft_wrap=True)
+        place = f"{run.folder} {run.variation}".rstrip()
+        console.print(f"not counted: {place} ({run.status}): {reason}", style="yellow", soft_wrap=True)
     console.print()
     for paragraph in conclude(comparison):
         console.print(paragraph)
@@ -64,12 +67,14 @@ def variant_table(part: EnvironmentComparison, measure: str, width: int) -> Any:
     """Return a row a variant: the compared return with its interval drawn, the other return, steps, wall time.
 
     A terminal narrower than `ROOM_FOR_BOTH` goes without the other return, one narrower than `ROOM_FOR_BARS` without
-    the drawing.
+    the drawing; long names need more.
     """
     other = "greedy" if measure == "sampled" else "sampled"
     compared = [each.final[measure] for each in part.summaries]
     form, span = decimals(compared), _span(compared)
-    bars, both = width >= ROOM_FOR_BARS, width >= ROOM_FOR_BOTH
+    longest = max(len(each.label) for each in part.summaries)
+    bars = width >= (ROOM_FOR_BARS if longest <= SHORT_NAME else longest + BESIDE_BARS)
+    both = width >= (ROOM_FOR_BOTH if longest <= SHORT_NAME else longest + BESIDE_BOTH)
     table = _table(
         ("variant", "left"),
         ("seeds", "right"),
@@ -89,8 +94,8 @@ def variant_table(part: EnvironmentComparison, measure: str, width: int) -> Any:
 
 
 def pair_table(pairs: Sequence[Pair]) -> Any:
-    """Return a row a pair; of many pairs a row a variant, with how many others it is told apart from."""
-    if len(pairs) > MOST_PAIRS:
+    """Return a row a pair; of many pairs, or long names, a row a variant: how many others it is told apart from."""
+    if len(pairs) > MOST_PAIRS or any(len(pair.first + pair.second) > LONGEST_PAIR for pair in pairs):
         return standing_table(pairs)
     sooner = any(pair.sooner is not None for pair in pairs)
     table = _table(
@@ -110,19 +115,22 @@ def pair_table(pairs: Sequence[Pair]) -> Any:
 def standing_table(pairs: Sequence[Pair]) -> Any:
     """Return, for each variant, the number of others that it is better and worse than, as far as intervals tell."""
     labels = list(dict.fromkeys(label for pair in pairs for label in (pair.first, pair.second)))
+    others, only_best = len(labels) - 1, len(pairs) < len(labels)
     sooner = any(pair.sooner is not None for pair in pairs)
     names = ["ends above", "ends below", *(["is sooner than", "is later than"] if sooner else [])]
     table = _table(("variant", "left"), *((name, "right") for name in names))
     decided = [decide(pair, pair.above) for pair in pairs]
     decided_sooner = [decide(pair, pair.sooner) for pair in pairs if pair.sooner is not None]
-    for label in labels:
+    for label in labels[:1] if only_best else labels:
         counts = [
             sum(each is not None and each[place] == label for each in each_way)
             for each_way in ([decided, decided_sooner] if sooner else [decided])
             for place in (0, 1)
         ]
         table.add_row(label, *map(str, counts))
-    table.caption = f"of {len(labels) - 1} others; the report has every pair"
+    table.caption = f"of {others} others; the report has every pair"
+    if only_best and others > 1:
+        table.caption = f"of {others} others; of so many variants only the best is compared with each"
     return table
 
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from gumbelrl.agents.compare.runs import Columns, Run
 from gumbelrl.agents.registry import NO_ESTIMATOR
+from gumbelrl.agents.variations import show
 
 # What a run is called and how it is watched; it changes nothing that is learned.
 BOOKKEEPING = {
     *("env", "seeds", "output", "device", "threads", "gumbelrl", "torch"),
     *("track", "project", "tags", "notes", "tensorboard", "video"),
     *("evaluation_episodes", "evaluation_interval", "log_interval", "checkpoint_interval"),
+    *("chunk_size", "memory_limit"),
 }
 LEADING = ("agent", "policy", "critic")  # these say themselves what they are; others are shown as name=value
 MOST_POINTS = 300  # of a curve: more cannot be seen
@@ -155,10 +157,4 @@ def label(config: Mapping[str, Any], matter: Sequence[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    return (
-        f"{value:g}"
-        if isinstance(value, float)
-        else "×".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    return "×".join(map(str, value)) if isinstance(value, list) else show(value)

@@ -5,64 +5,55 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import gumbelrl
-from gumbelrl.agents.checkpoint import Checkpoint, CheckpointStore
-from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import reward_threshold, write_whole
+from gumbelrl.agents.checkpoint import CheckpointStore, open_checkpoint, save_columns
+from gumbelrl.agents.distributed.member_axes import join_columns
+from gumbelrl.agents.experiment import reward_threshold
 from gumbelrl.agents.model_card import model_card
 from gumbelrl.agents.run_config import RunConfig
-from gumbelrl.agents.tracking.base import read_metrics
+from gumbelrl.agents.run_folder import write_whole
 
 LINES = ("metrics.jsonl", "histograms.jsonl", "evaluations.jsonl")
-SECOND_AXIS = ("statistics/running", "statistics/window", "agent/replay/pending/")  # where `member` is not the first
-GYMNASIUM = "environment/replay"  # bytes of a JSON list, an entry an environment
 
 
-def merge_tensors(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the state of a population from those of its parts, members in order.
+def join_checkpoints(store: CheckpointStore, parts: Sequence[CheckpointStore], config: dict[str, Any]) -> None:
+    """Save the last checkpoint of a population from those of its parts, members in order.
+
+    One tensor of one part is in memory at a time: parts may be what memory cannot hold together.
+
+    Args:
+        config: the population's.
 
     Raises:
         RunError: the parts are not at the same place: they hold other names, or counts that differ.
     """
-    merged = {}
-    for name, first in parts[0].items():
-        if any(part.keys() != parts[0].keys() for part in parts):
-            raise RunError("the parts of this run hold different states and cannot be joined")
-        columns = [part[name] for part in parts]
-        if name == GYMNASIUM:
-            records = [entry for column in columns for entry in json.loads(column.cpu().numpy().tobytes())]
-            merged[name] = torch.frombuffer(bytearray(json.dumps(records).encode()), dtype=torch.uint8).clone()
-        elif first.dim() == 0:  # a count, the same for all members
-            if not all(torch.equal(column, first) for column in columns):
-                raise RunError(f"the parts of this run are not at the same step: {name} differs")
-            merged[name] = first
-        else:
-            merged[name] = torch.cat(columns, dim=1 if name.startswith(SECOND_AXIS) else 0)
-    return merged
+    step = parts[0].steps()[-1]
+    metadata = join_metadata([part.metadata(part.steps()[-1]) for part in parts], config)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_checkpoint(part.folder(part.steps()[-1]))) for part in parts]
+        columns = join_columns(opened)
+        store.place(step, lambda folder: save_columns(folder, columns, metadata))
 
 
-def merge_checkpoints(parts: Sequence[Checkpoint], config: dict[str, Any]) -> Checkpoint:
-    """Return the checkpoint of a population from those of its parts; `config` is the population's."""
-    first = parts[0].metadata
-    metadata = {
-        **first,
-        "run": {name: config[name] for name in first["run"]},
-        "run_ids": [each for part in parts for each in part.metadata["run_ids"]],
-        "solved_at": [each for part in parts for each in part.metadata["solved_at"]],
-        "seconds": max(part.metadata["seconds"] for part in parts),
+def join_metadata(parts: Sequence[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **parts[0],
+        "run": {name: config[name] for name in parts[0]["run"]},
+        "run_ids": [each for part in parts for each in part["run_ids"]],
+        "solved_at": [each for part in parts for each in part["solved_at"]],
+        "seconds": max(part["seconds"] for part in parts),
     }
-    return Checkpoint(merge_tensors([part.tensors for part in parts]), metadata)
 
 
-def merge_runs(config: RunConfig, folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
+def merge_runs(config: RunConfig, folder: Path, parts: Sequence[Path], *, processes: int = 1) -> dict[str, Any]:
     """Write the run of all seeds into `folder`, from finished runs of some of them each; return its results.
 
     `results.json` comes last; doing it again does no harm. The parts are left as they are, but for the logs of W&B and
@@ -71,8 +62,7 @@ def merge_runs(config: RunConfig, folder: Path, parts: Sequence[Path]) -> dict[s
     described = {**replace(config, output=folder).to_json(), "gumbelrl": gumbelrl.__version__}
     described["torch"] = torch.__version__
     stores = [CheckpointStore(part / "checkpoints") for part in parts]
-    whole = merge_checkpoints([store.latest() for store in stores], described)
-    CheckpointStore(folder / "checkpoints").save(stores[0].steps()[-1], whole.tensors, whole.metadata)
+    join_checkpoints(CheckpointStore(folder / "checkpoints"), stores, described)
     for name in LINES:
         merge_lines(folder / name, [part / name for part in parts])
     for part in parts:
@@ -81,12 +71,11 @@ def merge_runs(config: RunConfig, folder: Path, parts: Sequence[Path]) -> dict[s
     write_whole(folder / "config.json", json.dumps(described, indent=2) + "\n")
     _plot(folder, config)
     told = [json.loads((part / "results.json").read_text(encoding="utf-8")) for part in parts]
-    results: dict[str, Any] = {
-        **told[0],
-        "train_seconds": max(each["train_seconds"] for each in told),
-        "processes": len(parts),
-        "members": [member for each in told for member in each["members"]],
-    }
+    seconds = [sum(each["train_seconds"] for each in told[rank::processes]) for rank in range(processes)]
+    results: dict[str, Any] = {**told[0], "train_seconds": round(max(seconds), 3)}
+    if processes > 1:
+        results["processes"] = processes
+    results["members"] = [member for each in told for member in each["members"]]
     write_whole(folder / "README.md", model_card(folder, described, results))
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return results
@@ -110,11 +99,11 @@ def _move_contents(source: Path, target: Path) -> None:
             entry.unlink()
         elif not (target / entry.name).exists():
             shutil.move(str(entry), str(target / entry.name))
+        elif entry.is_dir():  # of a variation whose seeds are in two parts
+            _move_contents(entry, target / entry.name)
 
 
 def _plot(folder: Path, config: RunConfig) -> None:
-    from gumbelrl.agents.plots import plot_learning_curve
+    from gumbelrl.agents.plots import plot_run
 
-    title = f"{config.env} · {config.agent} · {config.policy} ({config.critic} critic)"
-    metrics = read_metrics(folder / "metrics.jsonl")
-    plot_learning_curve(folder / "learning_curve.png", metrics, title=title, threshold=reward_threshold(config.env))
+    plot_run(folder, config, threshold=reward_threshold(config.env))

@@ -14,9 +14,9 @@ import numpy as np
 from gumbelrl.agents.compare.run_set import RunSet
 from gumbelrl.agents.compare.runs import Run, read_run
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.experiment import write_whole
 from gumbelrl.agents.progress import format_spread
 from gumbelrl.agents.run_config import RunConfig
+from gumbelrl.agents.run_folder import write_whole
 from gumbelrl.agents.sweep.file import Sweep, configurations, option_words, read_sweep
 
 STATE, RANKING = "sweep.json", "ranking.json"
@@ -76,6 +76,11 @@ class LocalSweep:
             built = build([*fixed, *option_words(each)])
             if len(built) != 1:
                 raise RunError(f"a configuration of a sweep is one run, but {each} asks for {len(built)}")
+            if built[0].variations:
+                raise RunError(
+                    "a sweep ranks runs of one setting each: --vary trains and ranks its values by itself, without "
+                    "--sweep; or name them as values in the sweep's file"
+                )
             configs += built
         runs = RunSet.create(configs, folder)
         write_whole(folder / STATE, json.dumps(state, indent=1) + "\n")

@@ -51,15 +51,22 @@ class JsonLines:
     evaluation. Whatever another sink is to hold can be made from them again.
 
     Args:
+        seeds: one a member; `variations`: what each member's variation is called, if members differ in settings.
         resume_step: the step of the checkpoint that a resumed run starts from: what a killed run wrote after it is
             forgotten.
         finished: the checkpoint is that of the end, so that the last evaluation will be written again.
     """
 
     def __init__(
-        self, folder: Path, seeds: Sequence[int], *, resume_step: int | None = None, finished: bool = False
+        self,
+        folder: Path,
+        seeds: Sequence[int],
+        *,
+        variations: Sequence[str] = (),
+        resume_step: int | None = None,
+        finished: bool = False,
     ) -> None:
-        self.seeds = seeds
+        self.members = [member_entry(*member) for member in name_members(seeds, variations)]
         self.paths = {name: folder / f"{name}.jsonl" for name in ("metrics", "histograms", "evaluations")}
         if resume_step is not None:
             for name, path in self.paths.items():
@@ -77,7 +84,7 @@ class JsonLines:
 
     def _write(self, name: str, member: int, row: Mapping[str, Any]) -> None:
         finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-        self.opened[name].write(json.dumps({"seed": self.seeds[member], **finite}) + "\n")
+        self.opened[name].write(json.dumps({**self.members[member], **finite}) + "\n")
 
     def flush(self) -> None:
         for file in self.opened.values():
@@ -95,10 +102,10 @@ class JsonLines:
 
 
 class Sinks:
-    """Several sinks as one; the first is the JSON lines."""
+    """Several sinks as one, or none."""
 
-    def __init__(self, lines: JsonLines, *others: Sink) -> None:
-        self.all: tuple[Sink, ...] = (lines, *others)
+    def __init__(self, *sinks: Sink) -> None:
+        self.all = sinks
 
     def log(self, member: int, row: Row, histograms: Counts) -> None:
         for sink in self.all:
@@ -147,28 +154,57 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def read_history(folder: Path, seeds: Sequence[int]) -> list[tuple[int, dict[str, Any], dict[str, list[int]]]]:
+Member = tuple[int, str]
+"""A member's seed and what its variation is called, empty where members differ in nothing but their seeds."""
+
+
+def name_members(seeds: Sequence[int], variations: Sequence[str] = ()) -> list[Member]:
+    return list(zip(seeds, variations or [""] * len(seeds), strict=True))
+
+
+def member_entry(seed: int, variation: str) -> dict[str, Any]:
+    """Return what a row says of whose it is."""
+    return {"seed": seed, "variation": variation} if variation else {"seed": seed}
+
+
+def _take_member(row: dict[str, Any]) -> Member:
+    return row.pop("seed"), row.pop("variation", "")
+
+
+def read_history(
+    folder: Path, seeds: Sequence[int], variations: Sequence[str] = ()
+) -> list[tuple[int, dict[str, Any], dict[str, list[int]]]]:
     """Return what the JSON lines of a run hold as (member, row, histograms), in the order of steps."""
-    members = {seed: member for member, seed in enumerate(seeds)}
-    rows = read_rows(folder / "metrics.jsonl")
-    counted = {(row.pop("seed"), row.pop("step")): row for row in read_rows(folder / "histograms.jsonl")}
-    history = [(row, counted.get((row["seed"], row["step"]), {})) for row in rows]
-    history += [(row, {}) for row in read_rows(folder / "evaluations.jsonl")]
-    history.sort(key=lambda entry: entry[0]["step"])
-    return [(members[row.pop("seed")], row, histograms) for row, histograms in history]
+    members = {member: index for index, member in enumerate(name_members(seeds, variations))}
+    rows = [(members[_take_member(row)], row) for row in read_rows(folder / "metrics.jsonl")]
+    lines = read_rows(folder / "histograms.jsonl")
+    counted = {(members[_take_member(line)], line.pop("step")): line for line in lines}
+    history = [(member, row, counted.get((member, row["step"]), {})) for member, row in rows]
+    history += [(members[_take_member(row)], row, {}) for row in read_rows(folder / "evaluations.jsonl")]
+    history.sort(key=lambda entry: entry[1]["step"])
+    return history
 
 
 def read_metrics(path: Path) -> dict[int, dict[str, np.ndarray]]:
-    """Return seed -> column -> values in the order written, NaN where a value was missing."""
+    """Return seed -> column -> values in the order written, NaN where a value was missing.
+
+    Of a run whose members differ in settings `read_variations` tells them apart.
+    """
+    return {seed: columns for each in read_variations(path).values() for seed, columns in each.items()}
+
+
+def read_variations(path: Path) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+    """Return variation -> seed -> column -> values, as `read_metrics` does; the variation "" where there is none."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    names = sorted({name for row in rows for name in row} - {"seed"})
-    return {
-        seed: {
-            name: np.array([_number(row.get(name)) for row in rows if row["seed"] == seed], dtype=np.float64)
-            for name in names
-        }
-        for seed in dict.fromkeys(row["seed"] for row in rows)
-    }
+    names = sorted({name for row in rows for name in row} - {"seed", "variation"})
+    members: dict[Member, list[dict[str, Any]]] = {}
+    for row in rows:
+        members.setdefault(_take_member(row), []).append(row)
+    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for (seed, variation), own in members.items():
+        columns = {name: np.array([_number(row.get(name)) for row in own], dtype=np.float64) for name in names}
+        found.setdefault(variation, {})[seed] = columns
+    return found
 
 
 def _number(value: float | None) -> float:

@@ -12,13 +12,14 @@ import torch
 
 import gumbelrl
 from gumbelrl.agents.tracking.base import JsonLines, Sink, Sinks, read_history
+from gumbelrl.agents.variations import alone, member_names
 
 if TYPE_CHECKING:
     from gumbelrl.agents.run_config import RunConfig
     from gumbelrl.agents.tracking.wandb_sink import RunLabel
 
 
-LONGEST_TAG = 64  # that W&B takes
+LONGEST_TAG, LONGEST_NAME = 64, 128  # that W&B takes
 
 
 def open_sinks(
@@ -33,41 +34,58 @@ def open_sinks(
         finished: that checkpoint is the end's.
     """
     others: list[Sink] = []
+    variations = member_names(config) if config.variations else []
     if config.tensorboard:  # first, since it may be missing
         from gumbelrl.agents.tracking.tensorboard import TensorBoardSink
 
-        others.append(TensorBoardSink(folder, config.seeds, resume_step=resume_step))
-    lines = JsonLines(folder, config.seeds, resume_step=resume_step, finished=finished)
+        others.append(TensorBoardSink(folder, config.seeds, variations=variations, resume_step=resume_step))
+    lines = JsonLines(folder, config.seeds, variations=variations, resume_step=resume_step, finished=finished)
     if config.track != "off":
         from gumbelrl.agents.tracking.wandb_sink import WandbSink
 
-        history = [] if resume_step is None else read_history(folder, config.seeds)
+        history = [] if resume_step is None else read_history(folder, config.seeds, variations)
         labels = run_labels(folder, config, run_ids)
         others.append(WandbSink(folder, mode=config.track, labels=labels, history=history))
     return Sinks(lines, *others)
 
 
 def run_labels(folder: Path, config: RunConfig, run_ids: Sequence[str], *, job_type: str = "train") -> list[RunLabel]:
-    """Return what W&B is told of each member: its group folds the seeds of one run together."""
+    """Return what W&B is told of each member, its own settings as any run's: its group folds seeds together."""
     from gumbelrl.agents.tracking.wandb_sink import RunLabel
 
     base = f"{config.env}-{config.agent}-{config.policy}"
     versions = {"gumbelrl": gumbelrl.__version__, "torch": torch.__version__}
     described = [config.env, config.agent, config.policy, config.critic]
     suffix = "" if job_type == "train" else f"-{job_type}"
+    variations = member_names(config)
     return [
         RunLabel(
             project=config.project,
-            group=f"{base}-{folder.resolve().name}",
+            group=_with_variation(f"{base}-{folder.resolve().name}", variations[member]),
             job_type=job_type,
-            name=f"{base}-seed{seed}{suffix}",
+            name=_with_variation(base, variations[member], f"-seed{seed}{suffix}"),
             run_id=run_id,
-            config={**config.to_json(), **versions, "seed": seed},
-            tags=list(dict.fromkeys([*described, *config.tags, *set_tag(folder.resolve().parent)])),
+            config={**alone(config, member).to_json(), **versions, "seed": seed},
+            tags=list(dict.fromkeys([*described, *config.tags, *set_tags(folder)])),
             notes=config.notes,
         )
-        for seed, run_id in zip(config.seeds, run_ids, strict=True)
+        for member, (seed, run_id) in enumerate(zip(config.seeds, run_ids, strict=True))
     ]
+
+
+def _with_variation(base: str, variation: str, suffix: str = "") -> str:
+    """Return a name that says the variation: by a hash where W&B would not take all of it."""
+    if not variation:
+        return f"{base}{suffix}"
+    whole = f"{base}-{variation.replace(' ', '-')}{suffix}"
+    short = uuid.uuid5(uuid.NAMESPACE_OID, variation).hex[:8]
+    return whole if len(whole) <= LONGEST_NAME else f"{base}-variation-{short}{suffix}"
+
+
+def set_tags(folder: Path) -> list[str]:
+    """Return the tag of the set that a run, or a run of which it is a part, belongs to."""
+    parents = list(folder.resolve().parents)
+    return [tag for parent in parents[:3:2] for tag in set_tag(parent)][:1]
 
 
 def set_tag(folder: Path) -> list[str]:

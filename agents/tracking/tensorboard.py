@@ -1,4 +1,4 @@
-"""TensorBoard: a log a member, `tensorboard/seed0`, for `tensorboard --logdir FOLDER`."""
+"""TensorBoard: a log a member, `tensorboard/seed0` or `tensorboard/VARIATION/seed0`: `tensorboard --logdir FOLDER`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gumbelrl.agents.tracking.base import NUM_BINS, Counts, Row, is_media
+from gumbelrl.agents.tracking.base import NUM_BINS, Counts, Row, is_media, name_members
 
 
 class TensorBoardSink:
@@ -17,16 +17,27 @@ class TensorBoardSink:
 
     Args:
         folder: the run's folder.
-        seeds: one a member.
+        seeds: one a member; `variations`: what each member's variation is called, if members differ in settings.
         resume_step: the step of the checkpoint that a resumed run starts from: TensorBoard forgets later ones.
     """
 
-    def __init__(self, folder: Path, seeds: Sequence[int], *, resume_step: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seeds: Sequence[int],
+        *,
+        variations: Sequence[str] = (),
+        resume_step: int | None = None,
+    ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own dependencies
             from torch.utils.tensorboard import SummaryWriter
         purge = None if resume_step is None else resume_step + 1
-        self.writers = [SummaryWriter(str(folder / "tensorboard" / f"seed{seed}"), purge_step=purge) for seed in seeds]
+        logs = [
+            folder / "tensorboard" / variation.replace(":", "-") / f"seed{seed}"
+            for seed, variation in name_members(seeds, variations)
+        ]
+        self.writers = [SummaryWriter(str(log), purge_step=purge) for log in logs]
 
     def log(self, member: int, row: Row, histograms: Counts) -> None:
         writer, step = self.writers[member], row["step"]

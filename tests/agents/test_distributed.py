@@ -12,9 +12,10 @@ import torch
 
 from gumbelrl.agents.checkpoint import Checkpoint, CheckpointStore
 from gumbelrl.agents.command_line import main, requested_runs
+from gumbelrl.agents.distributed.chunks import split_seeds
 from gumbelrl.agents.distributed.group import Group
-from gumbelrl.agents.distributed.merge import merge_checkpoints
-from gumbelrl.agents.distributed.parts import Parts, split_seeds
+from gumbelrl.agents.distributed.merge import join_checkpoints
+from gumbelrl.agents.distributed.parts import Parts
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.registry import AGENTS
@@ -80,9 +81,11 @@ def test_checkpoints_of_parts_are_that_of_the_population(tmp_path, agent, env):
         (config,) = requested_runs([*words, "--seeds", seeds])
         experiment = Experiment(replace(config, output=tmp_path / str(index)))
         experiment.run()
-        saved.append(experiment.store.latest())
-    whole: Checkpoint = saved[0]
-    merged = merge_checkpoints(saved[1:], {**whole.metadata["run"]})
+        saved.append(experiment.store)
+    whole: Checkpoint = saved[0].latest()
+    joined = CheckpointStore(tmp_path / "joined")
+    join_checkpoints(joined, saved[1:], {**whole.metadata["run"]})
+    merged = joined.latest()
     assert merged.metadata["state"] == whole.metadata["state"]
     for name, tensor in whole.tensors.items():
         assert merged.tensors[name].shape == tensor.shape, name

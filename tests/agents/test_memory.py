@@ -94,11 +94,14 @@ def test_a_line_says_it():
 def test_a_population_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: memory.PROCESS + 3_000_000)
     words = ["--agent", "sac", "--seeds", "0..9", "--track", "off", "--output", str(tmp_path / "run")]
-    assert main(words) == 2
+    assert main([*words, "--chunk-size", "10"]) == 2
     assert re.search(
-        r"10 members need 6.7 MB \(670 kB each\) and the process 537 MB, but 540 MB are available; 4 fit: train",
+        r"10 members need 6.7 MB \(670 kB each\) and the process 537 MB, but 540 MB are available; 4 fit: --chunk-size",
         capsys.readouterr().err,
     )
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--memory-limit", "100MB"]) == 2
+    assert "but 100 MB are allowed by --memory-limit; not one fits" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     with pytest.raises(RunError, match="not one fits"):
         check_memory(Memory(10**9, 0, 0, 0, 0), 2, device=torch.device("cpu"))

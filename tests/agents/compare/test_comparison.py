@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gumbelrl.agents import RunError
-from gumbelrl.agents.compare.comparison import compare
+from gumbelrl.agents.compare.comparison import MOST_PAIRED, choose_pairs, compare
 from gumbelrl.agents.compare.conclusions import conclude
 from gumbelrl.agents.compare.statistics import interquartile_mean
 
@@ -139,3 +139,11 @@ def test_a_run_that_ends_below_where_it_began_has_a_scale(make_run):
     comparison = compare(runs)
     assert [part.scale.low for part in comparison.environments] == [100.0, 99.0]
     assert comparison.across.final["gumbel"].value == pytest.approx(0.5)
+
+
+def test_of_very_many_variants_the_best_is_compared_with_each():
+    finals = {str(index): np.array([float(index % 20), 0.0]) for index in range(MOST_PAIRED)}
+    assert len(choose_pairs(finals)) == MOST_PAIRED * (MOST_PAIRED - 1) // 2
+    pairs = choose_pairs(finals | {"more": np.zeros(2)})
+    assert len(pairs) == MOST_PAIRED
+    assert {first for first, _ in pairs} == {"19"}
