@@ -263,7 +263,7 @@ def test_callbacks_logs_and_progress(tmp_path):
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_tensorboard_and_the_progress_bar(tmp_path, capsys):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    pytest.importorskip("rich")
+    pytest.importorskip("tqdm")
     model = GumbelSAC("MlpPolicy", "CartPole-v1", tensorboard_log=str(tmp_path), **SMALL)
     model.learn(60, log_interval=1, tb_log_name="run", progress_bar=True)
     events = accumulator.EventAccumulator(str(tmp_path / "run_1")).Reload()

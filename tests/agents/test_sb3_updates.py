@@ -106,7 +106,8 @@ def test_agents_go_to_sb3_and_back(name, temperature, critic):
         for ours, theirs in networks(agent, model, member):
             assert torch.equal(ours, theirs)
         back = from_sb3(model)
-        assert torch.equal(back.policy(features[:1], None).logits[0], agent.policy(features, None).logits[member])
+        logits = back.policy(features[:1], None).logits[0]  # one member alone: products may round otherwise
+        torch.testing.assert_close(logits, agent.policy(features, None).logits[member], rtol=1e-5, atol=1e-5)
         assert back.config.hidden == (16, 8)
         assert back.config.logit_bound == 3.0
         model.learn(20)
