@@ -54,6 +54,9 @@ TABULAR = {
     "target_entropy": 0.05,
 }
 FACTORED_GOAL = 0.95 * 88.548  # the optimum
+# What DQN and AC(.8) reach in training after 1,000,000 frames, the larger of the two, read off the learning curves of
+# Young & Tian 2019, arXiv:1903.03176 (img/learning_curves.gif of github.com/kenjyoung/MinAtar, 30 seeds, six actions).
+MINATAR = {"Breakout": 9.8, "Freeway": 48.0, "SpaceInvaders": 50.0, "Asterix": 8.0, "Seaquest": 1.0}
 
 TASKS: dict[str, Task] = {
     **{f"cartpole/{agent}": Task("CartPole-v1", agent, 100_000, 475.0) for agent in ("ddpg", "td3", "sac")},
@@ -69,6 +72,19 @@ TASKS: dict[str, Task] = {
     "cliff-walking/ddpg": Task(
         "CliffWalking-v1", "ddpg", 50_000, 1.02 * -13.0, "greedy", settings={**TABULAR, "reward_scale": 0.1}
     ),
+    **{
+        f"minatar/{game}": Task(
+            f"MinAtar/{game}-v1",
+            "actor-critic",
+            1_000_000,
+            goal,
+            settings={"target_entropy": 0.1},
+            env_settings={"minimal_actions": False},
+            time_limit=0,
+            num_seeds=3,
+        )
+        for game, goal in MINATAR.items()
+    },
     **{
         f"factored/{agent}-{policy}": Task(
             "gumbelrl/FactoredBandit-v0",
@@ -184,7 +200,7 @@ def changed(task: Task, words: list[str]) -> Task:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", help="names or patterns, such as 'cartpole/*'; all by default")
-    parser.add_argument("--seeds", default="0..9", help="FIRST..LAST; other than 0..9 nothing is written")
+    parser.add_argument("--seeds", help="FIRST..LAST, to try; nothing is written")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="try settings; nothing is written")
     parser.add_argument("--again", action="store_true", help="run tasks that have a result too")
     parser.add_argument("--list", action="store_true", help="print the tasks")
@@ -201,13 +217,13 @@ def main() -> None:
     if options.table:
         print(table({name: results[name] for name in chosen if name in results}))
         return
-    first, _, last = options.seeds.partition("..")
-    seeds = tuple(range(int(first), int(last or first) + 1))
-    trying = bool(options.set) or options.seeds != "0..9"
+    first, _, last = (options.seeds or "").partition("..")
+    trying = bool(options.set or options.seeds)
     for name, task in chosen.items():
         if name in results and not options.again and not trying:
             continue
-        entry = run(changed(task, options.set), seeds, watch=trying)
+        seeds = range(int(first), int(last or first) + 1) if first else range(task.num_seeds)
+        entry = run(changed(task, options.set), tuple(seeds), watch=trying)
         print(line(name, entry), flush=True)
         if not trying:
             results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -79,9 +79,7 @@ def _cell(entry: dict[str, Any] | None) -> str:
     solved = sorted(step for step in entry["solved_at"] if step)
     steps = f" in {np.median(solved) / 1000:.0f}k" if solved else ""
     middle = estimate([np.array(entry["training_return"])])
-    return (
-        f"{len(solved)}/{len(entry['solved_at'])}{steps}; {middle.value:.0f} [{middle.low:.0f}, {middle.high:.0f}]"
-    )
+    return f"{len(solved)}/{len(entry['solved_at'])}{steps}; {middle.value:.0f} [{middle.low:.0f}, {middle.high:.0f}]"
 
 
 def main() -> None:

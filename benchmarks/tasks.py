@@ -23,6 +23,7 @@ class Task:
             `greedy`, 100 episodes with the most probable actions at the end.
         settings: of the agent, beside its defaults; none for those alone.
         time_limit: steps of an episode, where the environment has no limit of its own; 0 for none.
+        num_seeds: of a result, from 0 up.
     """
 
     env: str
@@ -36,6 +37,7 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     env_settings: dict[str, Any] = field(default_factory=dict)
     time_limit: int = TIME_LIMIT
+    num_seeds: int = 10
 
 
 def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
