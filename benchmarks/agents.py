@@ -53,6 +53,16 @@ TABULAR = {
     "replay_capacity": 100_000,
     "target_entropy": 0.05,
 }
+# A rollout of thousands of steps, and many small optimiser steps on it: with fewer of either it learns to hover.
+LANDER = {
+    "num_envs": 16,
+    "rollout_steps": 512,
+    "minibatches": 128,
+    "discount": 0.995,
+    "trace": 0.98,
+    "anneal": True,
+    "diagnostics_interval": 0,
+}
 FACTORED_GOAL = 0.95 * 88.548  # the optimum
 # What DQN and AC(.8) reach in training after 1,000,000 frames, the larger of the two, read off the learning curves of
 # Young & Tian 2019, arXiv:1903.03176 (img/learning_curves.gif of github.com/kenjyoung/MinAtar, 30 seeds, six actions).
@@ -67,6 +77,7 @@ TASKS: dict[str, Task] = {
     "acrobot/actor-critic": Task(
         "Acrobot-v1", "actor-critic", 200_000, -85.0, "greedy", settings={"target_entropy": 0.1, "anneal": True}
     ),
+    "lunar-lander/actor-critic": Task("LunarLander-v3", "actor-critic", 400_000, 240.0, "greedy", settings=LANDER),
     "frozen-lake-8x8/ddpg": Task("FrozenLake8x8-v1", "ddpg", 300_000, 0.98 * 0.9132, "greedy", settings=TABULAR),
     "taxi/ddpg": Task("Taxi-v4", "ddpg", 120_000, 0.98 * 7.93, "greedy", settings={**TABULAR, "reward_scale": 0.1}),
     "cliff-walking/ddpg": Task(
