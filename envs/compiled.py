@@ -13,8 +13,8 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from gumbelrl.random import RandomStreams
 
 if TYPE_CHECKING:
     from gumbelrl.envs.native import NativeEnv
+
+Program: TypeAlias = Callable[[list[Any]], list[Any]]
+"""Machine code of a graph: takes the list of its inputs, which it empties, and returns the list of its outputs."""
 
 PATIENCE_S = 10.0
 """Seconds of eager steps before `compile="auto"` compiles, which takes about as long: so a run of any length takes at
@@ -70,6 +73,7 @@ class CompiledStep:
         env: after its reset.
         action: an example.
         counts: of the choices of each of its variables.
+        report: what tensors are made, in the graph, of the step that the rules give; all of its own if not given.
 
     Attributes:
         limit: the time limit that it was compiled with.
@@ -78,11 +82,19 @@ class CompiledStep:
         CompileError: it cannot be compiled here.
     """
 
-    def __init__(self, env: NativeEnv, action: Tensor, counts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        env: NativeEnv,
+        action: Tensor,
+        counts: Sequence[int],
+        *,
+        report: Callable[[Step], Sequence[Tensor]] | None = None,
+    ) -> None:
         self.limit: int | None = env.max_episode_steps
         self.names: list[str] | None = None if isinstance(env.state, Tensor) else list(env.state)
         self.mask_names: list[str] = []
         example = self._parts(env.state)
+        self.strides = [part.stride() for part in example]
         last = torch.tensor(counts, device=env.device) - 1  # one alone broadcasts over [env]
         self.num_parts = len(example)
         inputs: list[Any] = [env.streams.key, env.streams.counter.clone(), env.elapsed, _laid_out(action), *example]
@@ -92,15 +104,15 @@ class CompiledStep:
             noise = env.draw_noise(RandomStreams.continued(key, counter), env.num_random + env.num_step_random)
             state, elapsed, step = env.advance(self._state(parts), elapsed, action, noise)
             self.mask_names = list(step.info)
-            following = [part.contiguous() for part in self._parts(state)]
+            following = self._parts(state)
             *tensors, info = step
-            return [*following, elapsed, *tensors, *info.values()]
+            return _apart([*following, elapsed, *([*tensors, *info.values()] if report is None else report(step))])
 
         if env.num_random == 0:
             _ = env.first_observation  # a constant of the graph, not a part of it
         env.tracing = True
         try:
-            self.graph, self.truths = _compiled(advance, inputs)
+            self.graph, self.truths = _compiled(advance, inputs, OPTIONS | env.compile_options)
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CompileError(f"the step of {type(env).__name__} cannot be compiled here: {reason[0]}") from error
@@ -109,24 +121,55 @@ class CompiledStep:
 
     def __call__(self, env: NativeEnv, action: Tensor) -> tuple[Tensor | dict[str, Tensor], Tensor, Step]:
         """Return the state, the time and the step; counts on the environment's random numbers."""
-        streams, parts = env.streams, self._parts(env.state)
-        found = self.graph(streams.key, streams.counter, env.elapsed, _laid_out(action), *parts)
-        for index in self.truths:
-            found[index] = found[index].view(torch.bool)
-        elapsed, observation, reward, terminated, truncated, final_observation, *masks = found[self.num_parts :]
+        parts, elapsed, found = self.run(env, self.parts(env), env.elapsed, _laid_out(action))
+        observation, reward, terminated, truncated, final_observation, *masks = found
         info = dict(zip(self.mask_names, masks, strict=True))
         step = Step(observation, reward, terminated, truncated, final_observation, info)
-        return self._state(found[: self.num_parts]), elapsed, step
+        return self._state(parts), elapsed, step
+
+    def run(
+        self, env: NativeEnv, parts: list[Tensor], elapsed: Tensor, action: Tensor
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Return the parts of the next state, the time and what is reported; counts on the random numbers.
+
+        Args:
+            parts: of the state, as `parts` or the last call returned them.
+            action: int64, contiguous.
+        """
+        streams, count = env.streams, self.num_parts
+        found = list(self.graph([streams.key, streams.counter, elapsed, action, *parts]))
+        for index in self.truths:
+            found[index] = found[index].view(torch.bool)
+        return found[:count], found[count], found[count + 1 :]
+
+    def parts(self, env: NativeEnv) -> list[Tensor]:
+        """Return the tensors of an environment's state, as the graph takes them."""
+        return self.laid_out(self._parts(env.state))  # a state that was loaded may be laid out otherwise
+
+    def laid_out(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return the parts of a state with the strides that the graph was compiled for."""
+        return [
+            part
+            if part.stride() == stride
+            else torch.empty_strided(part.shape, stride, dtype=part.dtype, device=part.device).copy_(part)
+            for part, stride in zip(parts, self.strides, strict=True)
+        ]
+
+    def keep(self, env: NativeEnv, parts: list[Tensor], elapsed: Tensor) -> None:
+        """Put an environment into the state that `run` led to."""
+        env.state, env.elapsed = self._state(parts), elapsed
+        env.info = env._masks(env.state, None)
 
     def _parts(self, state: Tensor | dict[str, Tensor]) -> list[Tensor]:
         """Return the tensors of a state; those of an initial state may be views, which the graph does not take."""
-        return [part.contiguous() for part in ([state] if isinstance(state, Tensor) else state.values())]
+        parts = [state] if isinstance(state, Tensor) else state.values()
+        return [part if part.dim() == 2 and part.t().is_contiguous() else part.contiguous() for part in parts]
 
     def _state(self, parts: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
         return parts[0] if self.names is None else dict(zip(self.names, parts, strict=True))
 
 
-def _compiled(function: Any, inputs: list[Any]) -> tuple[Any, list[int]]:
+def _compiled(function: Any, inputs: list[Any], options: dict[str, Any]) -> tuple[Program, list[int]]:
     """Return `function`, which has no branch on data, compiled for inputs like these, and which outputs are bytes."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -137,9 +180,63 @@ def _compiled(function: Any, inputs: list[Any]) -> tuple[Any, list[int]]:
             if _rounds_otherwise(node):
                 node.meta["custom"] = {"fallback_to_eager": True}
         truths = _bytes_for_truths(graph)
-        known = torch._inductor.config.get_config_copy()
-        options = {name: value for name, value in OPTIONS.items() if name in known}  # versions of torch differ
-        return torch._inductor.compile(graph, inputs, options=options), truths
+        return program(graph, inputs, options), truths
+
+
+def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> Program:
+    """Return a graph, which may change its inputs in place, compiled by inductor.
+
+    What inductor writes is called as it is. What torch would do before and after it in every call, for outputs that are
+    views of inputs and for inputs that overlap, is left out where the graph takes what it was given and nothing else.
+    """
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    written: list[tuple[GraphModule, Any]] = []
+
+    def inner(module: GraphModule, examples: Sequence[Any], **how: Any) -> Any:
+        written.append((module, compile_fx_inner(module, examples, **how)))
+        return written[-1][1]
+
+    known = torch._inductor.config.get_config_copy()
+    options = {name: value for name, value in options.items() if name in known}  # versions of torch differ
+    if any(each.device.type != "cpu" for each in inputs):
+        options.pop("cpp_wrapper", None)  # not tried with Triton
+    # With a shape environment inductor keeps what it wrote on the disk, for the next start.
+    context = TracingContext(FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()))
+    with tracing(context), torch._functorch.config.patch(enable_autograd_cache=False):
+        whole = compile_fx(graph, inputs, inner_compile=inner, config_patches=options, ignore_shape_env=True)
+    module, code = written[-1]
+    constants = [*graph.parameters(), *graph.buffers()]
+    taken = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+    call = getattr(code, "current_callable", None)
+    as_given = [_layout(each) for each in taken] == [_layout(each) for each in (*constants, *inputs)]
+    as_given = as_given and len(_outputs(module)) == len(_outputs(graph))
+    if len(written) > 1 or call is None or not as_given or any(each.device.type != "cpu" for each in taken):
+        every = cast(Callable[..., Any], whole)
+        return lambda arguments: list(every(*arguments))
+    bare = cast(Program, call)
+    return (lambda arguments: bare([*constants, *arguments])) if constants else bare
+
+
+def _outputs(graph: GraphModule) -> list[Any]:
+    return list(cast(list[Any], graph.graph.output_node().args[0]))
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _apart(tensors: list[Tensor]) -> list[Tensor]:
+    """Return the same tensors, copies where two share memory: torch would part and join those in every call."""
+    seen: set[int] = set()
+    found = []
+    for each in tensors:
+        found.append(each.clone() if each.untyped_storage().data_ptr() in seen else each)
+        seen.add(each.untyped_storage().data_ptr())
+    return found
 
 
 def _bytes_for_truths(graph: GraphModule) -> list[int]:
@@ -165,7 +262,7 @@ def _bytes_for_truths(graph: GraphModule) -> list[int]:
             constant.meta = node.meta
             node.replace_all_uses_with(constant)
     output = graph.graph.output_node()
-    found, truths = list(cast(list[Any], output.args[0])), []
+    found, truths = _outputs(graph), []
     for index, node in enumerate(found):
         if isinstance(node, Node) and _is_view(node, torch.bool):
             found[index] = node.args[0]

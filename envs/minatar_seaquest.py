@@ -27,63 +27,73 @@ Reference: see `minatar.py`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gumbelrl.envs.base import Step
 from gumbelrl.envs.minatar import SIZE, GameState, MinAtarGame
+from gumbelrl.envs.minatar_seaquest_board import SeaquestBoard
+from gumbelrl.envs.minatar_seaquest_words import (
+    CROSSING,
+    FISH,
+    FULL_AIR,
+    FULL_BOAT,
+    GONE,
+    GUN,
+    LANE,
+    LEFT,
+    MOVE_EVERY,
+    RIGHT,
+    ROW,
+    SPENT,
+    STEPS,
+    SUBMARINE,
+    WIDE,
+    WORDS,
+    bits,
+    choose,
+    columns,
+    differs,
+    if_zero,
+    later,
+    moved,
+    without,
+)
 
 DEPTH = 8  # the lowest row
-FULL_AIR, FULL_BOAT = 200, 6
-AIR_CELL = FULL_AIR // SIZE  # steps of oxygen that a cell of its gauge stands for
 ENEMY_EVERY, DIVER_EVERY = 20, 30  # steps, the first at level 0
-MOVE_EVERY, FASTEST = 5, 2  # steps of waiting between moves
+FASTEST = 2  # steps of waiting between moves
 RELOAD, ENEMY_RELOAD = 5, 10  # steps
 LEVELS = ENEMY_EVERY - 1  # the highest
 START = 5  # column
 
-# A cell is 16 × (row + 1) + column, so that a column off the board (−1, 10) shows in the last four bits. What is not
-# there has a cell of its own, beside which is nothing either; bullets of the player another than things, so as not to
-# meet.
-WIDE = 16
-NOWHERE, SPENT = 15 * WIDE + 12, 14 * WIDE + 12
-CELLS = WIDE * WIDE
-HIDDEN = (SIZE - 1) * SIZE * 10  # a place in a flat board where nothing ever is: the player's submarine in row 9
-
-# A thing is a word of 32 bits: its cell, the cell of its bullet (8 bits each), whether it goes right (1), the steps
-# until it moves (3), the steps until it fires (the rest). Fish and divers, which never fire, start with more than they
-# live. To choose between the things of 1,024 games takes a tenth of the time that five numbers each would take.
-SHOT, RIGHT, WAIT, GUN = 8, 16, 17, 20  # the first bit of each
-UNARMED = 127
-FIRST = 5  # the bit of a turn that fish do not have
-DIVERS, ENEMIES = 2, 30  # slots, the newest first
-
-# Conditions are masks, int32 with all bits set or none, so that a step is of one kind of number: a C++ compiler then
-# treats eight at once, which it does not where truth values are stored between.
-NEVER = 1 << 30  # more than any difference of cells
-NOBODY = (1 << 31) - 1  # the key of no thing
+THINGS = 2 + 2 + 2 * WORDS + 4
 
 
 class MinAtarSeaquest(MinAtarGame):
     """Observation: ten channels, see `channels`; oxygen and divers on board are bars in row 9. Actions: all six.
 
-    State, int32: `player` `[env, 6]`, column, row, heading (1 right, −1 left), oxygen, divers on board, level; `timers`
-    `[env, 3]`, steps until a diver, an enemy, the next bullet; `bullets` `[env, 2]` of the player, and `things` `[env,
-    32]`, two divers and thirty enemies, as words whose bits are told above.
+    State, int64, whose environments are next to one another in memory, so that a step treats several at once: `player`
+    `[env, 6]`, column, row, heading (1 right, −1 left), oxygen, divers on board, level; `timers` `[env, 4]`, steps
+    until a diver, an enemy, the next bullet, and the clock of the submarines' guns; `things` `[env, 26]`, two bullets
+    of the player, two divers, the newest first, nine words of the lanes to the right and as many to the left, and the
+    bullets of enemies, those to the right in rows 1 to 4 and 5 to 8, and those to the left: bit 6 × column + row in
+    the four.
+
+    Why a bit is enough for an enemy. One comes in a step, and each stays some steps behind those before it, since a
+    change of pace never takes all of these (the tests try all ways): so no two of a lane, in whatever rows, have the
+    same column and the same wait, the oldest in a cell is the furthest ahead, and at most one comes into a cell in a
+    step. Two that fire in the same step are 11 steps apart or more, and so never in the same column (the tests try all
+    ways). Bullets of enemies that meet go the same way: nothing tells them apart, then or later.
 
     Why the slots are enough. A diver leaves before the second after it comes. A bullet of the player's flies for 9
-    steps, and there are 5 between two; the player is no faster, so that they are in different cells. Of enemies at most
-    thirty come while one is there (the tests try all ways to surface): at level 19 one a step, and each stays for 30. A
-    submarine's bullet flies for at most 10 steps of 11, ahead of it and faster, so that there is one, which is gone
-    before its submarine would have been; it outlives a submarine that is shot.
-
-    Why their order hardly matters. Enemies in a row go one way at one pace, each some steps behind those before it, and
-    a change of pace never takes all of these (the tests try all ways): so no two have the same cell and the same wait,
-    and at most one comes into a cell in a step. It follows that the package's `list.remove`, which removes the first
-    that is equal, removes the right one. Bullets of enemies can meet, but nothing tells them apart. A bullet of the
-    player's that is left after its flight is in no enemy's cell, so that only an enemy that moves can meet it.
+    steps, and there are 5 between two; the player is no faster, so that they are in different cells. One that is left
+    after its flight is in no enemy's cell, so that only an enemy that moves can meet it. It follows that the package's
+    `list.remove`, which removes the first that is equal, removes the right one.
     """
 
     channels = (
@@ -101,241 +111,328 @@ class MinAtarSeaquest(MinAtarGame):
     symbols = "Pp-'*FSodD"
     useful_actions = ("noop", "left", "up", "right", "down", "fire")
     num_play_random = 5
+    # The rules are one loop over environments, which holds what it computes in registers, not a hundred small ones.
+    # What calls it is C++ too, since each row of the state and of the board is a tensor of its own in every call.
+    compile_options: ClassVar[dict[str, Any]] = {
+        "max_fusion_size": 4096,
+        "cpp.max_horizontal_fusion_size": 4096,
+        "cpp_wrapper": True,
+    }
 
     def __init__(self, num_envs: int, **options: Any) -> None:
         super().__init__(num_envs, **options)
 
         def constant(values: Any) -> Tensor:
-            return torch.tensor(values, dtype=torch.int32, device=self.device)
+            return torch.tensor(values, dtype=torch.int64, device=self.device)
 
-        slots = DIVERS + ENEMIES
-        start = {
-            "player": constant([START, 0, -1, FULL_AIR, 0, 0]),
-            "timers": constant([DIVER_EVERY, ENEMY_EVERY, 0]),
-            "bullets": constant([SPENT, SPENT]),
-            "things": constant([NOWHERE + (NOWHERE << SHOT) + (UNARMED << GUN)] * slots),
+        self._start = {
+            "player": [START, 0, -1, FULL_AIR, 0, 0],
+            "timers": [DIVER_EVERY, ENEMY_EVERY, 0, 0],
+            "things": [SPENT, SPENT, GONE, GONE, *[0] * (THINGS - 4)],
         }
-        self._start = {name: value.expand(num_envs, *value.shape).contiguous() for name, value in start.items()}
         moves = (self.per_action(left=-1, right=1), self.per_action(up=-1, down=1), self.per_action(fire=1))
-        self._acts = torch.stack(moves, dim=1).to(torch.int32)
-        self._lowest, self._highest = constant([0, 0]), constant([SIZE - 1, DEPTH])
-        self._arming = torch.tensor([0.0, 1 / 3], device=self.device)  # of divers and enemies
-        self._new, self._periods = (table.to(self.device) for table in _levels())
-        # Masks over the slots: of each diver, and of enemies.
-        self._diver = [constant([-(slot == diver) for slot in range(slots)]) for diver in range(DIVERS)]
-        self._divers, self._enemies = constant([-1] * DIVERS + [0] * ENEMIES), constant([0] * DIVERS + [-1] * ENEMIES)
-        # Whom a bullet hits, of those in a cell: the least. Never divers; fish first, then the oldest.
-        self._turn = constant([NEVER] * DIVERS + list(range((1 << FIRST) + ENEMIES, 1 << FIRST, -1)))
-        # What fills the bars of oxygen, from the left, and of divers, up to column 8; and where they are.
-        self._full = constant([*range(AIR_CELL, FULL_AIR + 1, AIR_CELL), *range(1, FULL_BOAT + 1)])
-        bars = [(column, 7) for column in range(SIZE)] + [(SIZE - 1 - divers, 8) for divers in range(1, FULL_BOAT + 1)]
-        flat = [((SIZE - 1) * SIZE + column) * len(self.channels) + channel for column, channel in bars]
-        self._bars = torch.tensor(flat, device=self.device).expand(num_envs, -1)
-        self._bar_of_air = constant([-1] * SIZE + [0] * FULL_BOAT)
-        # The channel of things: of divers, and of fish for all enemies.
-        self._channel = constant([9] * DIVERS + [5] * ENEMIES)
+        self._acts = torch.stack(moves)
+        # What the six uniform numbers are compared with, to stick, for two sides and a submarine; two choose rows.
+        limits = [self.sticky_action_prob, 1 / 2, 1 / 2, 0.0, 0.0, 1 / 3]
+        self._limits = torch.tensor(limits, device=self.device).unsqueeze(1)
+        self._is_row = constant([0, 0, 0, -1, -1, 0]).unsqueeze(1)
+        self._board = SeaquestBoard(self.device)
+        # By a cell, 16 × row + column: its column in a lane and its bit in a word of bullets; none at the surface.
+        cells = [divmod(cell, WIDE) for cell in range(WIDE * WIDE)]
+        seen = [column * STEPS if 0 < row <= DEPTH and column < SIZE else None for row, column in cells]
+        self._lane_bits = constant([0 if first is None else (1 << STEPS) - 1 << first for first in seen])
+        self._spots = constant(
+            [0 if first is None else 1 << first + (row - 1 & 3) for first, (row, _) in zip(seen, cells, strict=True)]
+        )
 
     def new_game(self, noise: Tensor) -> GameState:
-        return {name: value.clone() for name, value in self._start.items()}
+        return {
+            name: torch.tensor(values, device=self.device).unsqueeze(1).repeat(1, self.num_envs).t()
+            for name, values in self._start.items()
+        }
+
+    # A step ---------------------------------------------------------------------------------------------------------
 
     def play(
         self, state: GameState, action: Int[Tensor, " env"], noise: Float[Tensor, "env 5"]
     ) -> tuple[GameState, Float[Tensor, " env"], Bool[Tensor, " env"]]:
-        player, due = state["player"], _if_zero(state["timers"])
-        level = player[:, 5]
-        periods = self._periods.index_select(0, level)
-        things = self._arrived(state["things"], due, level, noise)
-        act = self._acts.index_select(0, action)
-        place = torch.clamp(player[:, :2] + act[:, :2], self._lowest, self._highest)
-        heading = _choose(-(act[:, :1] & 1), act[:, :1], player[:, 2:3])
-        here = (place[:, 1:] + 1) * WIDE + place[:, :1]
-        fires = due[:, 2:] & -act[:, 2:]
-        fired = here + ((heading + 1) << (RIGHT - 1))
-        first, second = state["bullets"][:, :1], state["bullets"][:, 1:]
-        bullets = [_flown(_choose(fires, fired, first)), _flown(_choose(fires, first, second))]
-        cell, shot_down = self._shot(things, bullets)
-        bullets = [_choose(hits, SPENT, bullet) for hits, bullet in zip(shot_down, bullets, strict=True)]
-        things, boarded, rammed, crashed = self._moved(things, cell, bullets, here, player[:, 4:5], periods[:, 3:])
-        bullets = [_choose(hits, SPENT, bullet) for hits, bullet in zip(rammed, bullets, strict=True)]
-        income, player, suffocates = self._breathed(player, place, heading, boarded)
-        restarts = torch.cat((due[:, :2], fires), dim=1)
-        timers = _choose(restarts, periods[:, :3], state["timers"])
-        following = {
-            "player": player,
-            "timers": (timers - 1).clamp_min(0),
-            "bullets": torch.cat(bullets, dim=1),
-            "things": things,
+        never_sticks = torch.ones_like(noise[:, :1])
+        following, reward, over = self.transition(
+            {**state, "last_action": action}, action, torch.cat((never_sticks, noise), dim=1)
+        )
+        del following["last_action"]
+        return following, reward, over
+
+    def transition(
+        self, state: GameState, action: Int[Tensor, " env"], noise: Float[Tensor, "env 6"]
+    ) -> tuple[GameState, Float[Tensor, " env"], Bool[Tensor, " env"]]:
+        following, action, reward, over = self._played(state, action, noise)
+        return {**{name: _stacked(words) for name, words in following.items()}, "last_action": action}, reward, over < 0
+
+    def advance(
+        self, state: GameState, elapsed: Int[Tensor, " env"], action: Tensor, noise: Float[Tensor, "env 6"]
+    ) -> tuple[GameState, Int[Tensor, " env"], Step]:
+        """Do as that of any environment, with masks instead of truth values: `NativeEnv.advance` chooses between bytes.
+
+        The board is chosen eight cells at a time, where it is made.
+        """
+        following, action, reward, over = self._played(state, action, noise)
+        elapsed = elapsed + 1
+        out_of_time = torch.zeros_like(over)
+        if self.max_episode_steps is not None:
+            out_of_time = (self.max_episode_steps - 1 - elapsed).to(torch.int64) >> 63 & ~over
+        finished = over | out_of_time
+        final = self._wide(following["player"], following["things"])
+        first = self.first_observation.view(-1, SIZE * SIZE * len(self.channels)).view(torch.int64)
+        observation = choose(finished.unsqueeze(1), first, final)
+        new = {
+            name: _stacked(
+                [choose(finished, begin, word) for begin, word in zip(self._start[name], words, strict=True)]
+            )
+            for name, words in following.items()
         }
-        hits = (shot_down[0] | rammed[0]) + (shot_down[1] | rammed[1])
-        return following, (income - hits).squeeze(1).to(torch.float32), (crashed | suffocates).squeeze(1) < 0
+        terminated, truncated = ((-mask).to(torch.uint8).view(torch.bool) for mask in (over, out_of_time))
+        step = Step(self._boards(observation), reward, terminated, truncated, self._boards(final), {})
+        return {**new, "last_action": action & ~finished}, elapsed & ~finished.to(torch.int32), step
+
+    def _played(
+        self, state: GameState, action: Int[Tensor, " env"], noise: Float[Tensor, "env 6"]
+    ) -> tuple[dict[str, list[Tensor]], Int[Tensor, " env"], Float[Tensor, " env"], Int[Tensor, " env"]]:
+        """Return the words of the next state, the action carried out, the reward and a mask of games that are over."""
+        # As rows, one loop before the large one, in which a compiler takes no numbers that are six apart.
+        below = -(noise.t() < self._limits).to(torch.int64)
+        sticks, *drawn = choose(self._is_row, (noise.t() * DEPTH).to(torch.int64), below).unbind(0)
+        action = choose(sticks, state["last_action"], action)
+        column, row, heading, air, aboard, level = state["player"].unbind(1)
+        *timers, clock = state["timers"].unbind(1)
+        first, second, *words = state["things"].unbind(1)
+        divers, lanes, flying = words[:2], [words[2 : 2 + WORDS], words[2 + WORDS : -4]], words[-4:]
+        due = [if_zero(timer) for timer in timers]
+        # Enemies
+        lag = bits((level >> 1).clamp_max(MOVE_EVERY - FASTEST), 2)
+        divers, lanes = self._arrived(divers, lanes, due, lag, clock, drawn)
+        clock = choose(if_zero(ENEMY_RELOAD - clock), 0, clock + 1)
+        # The player
+        act = self._acts.index_select(1, action)
+        place = [(column + act[0]).clamp(0, SIZE - 1), (row + act[1]).clamp(0, DEPTH)]
+        heading = choose(-(act[0] & 1), act[0], heading)
+        fires = due[2] & -act[2]
+        here = place[1] * WIDE + place[0]
+        bullets = [
+            _flown(choose(fires, here + (heading + 1) * (RIGHT // 2), first)),
+            _flown(choose(fires, first, second)),
+        ]
+        lanes, bullets, shot_down = self._shot(lanes, bullets)
+        # The others
+        divers, boarded = _boarded(divers, here, FULL_BOAT - aboard)
+        near = self._at(lanes, here)
+        lanes = moved(lanes, lag)
+        near = near | self._at(lanes, here)
+        flying, hit = _fired(lanes, clock, flying, self._spots.index_select(0, here), -((place[1] - 1) >> 2 & 1))
+        over = ~if_zero(near) | hit
+        lanes, bullets, rammed = self._rammed(lanes, bullets)
+        # The air
+        over, breathes, income, air, aboard = _breathed(over, row, place[1], air, aboard + boarded)
+        periods: list[Tensor | int] = [DIVER_EVERY, ENEMY_EVERY - level, RELOAD]
+        timers = [
+            (choose(again, period, timer) - 1).clamp_min(0)
+            for again, period, timer in zip((*due[:2], fires), periods, timers, strict=True)
+        ]
+        if self.difficulty_ramping:
+            level = (level - breathes).clamp_max(LEVELS)
+        following = {
+            "player": [*place, heading, air, aboard, level],
+            "timers": [*timers, clock],
+            "things": [*bullets, *divers, *lanes[0], *lanes[1], *flying],
+        }
+        return following, action, (income + shot_down + rammed).to(torch.float32), over
 
     def _arrived(
         self,
-        things: Int[Tensor, "env slot"],
-        due: Int[Tensor, "env 3"],
-        level: Int[Tensor, " env"],
-        noise: Float[Tensor, "env 5"],
-    ) -> Int[Tensor, "env slot"]:
-        """Let a diver and an enemy appear where they are due, the enemy unless another comes towards it."""
-        left = (noise[:, :2] < 1 / 2).to(torch.int32)
-        armed = (noise[:, 4:] < self._arming).to(torch.int32)
-        # At the left end going right, or at the right end going left.
-        edge = left * ((1 << RIGHT) - (SIZE - 1)) + (2 * WIDE + SIZE - 1)
-        gun = armed * ((ENEMY_RELOAD - UNARMED) << GUN) + (UNARMED << GUN)
-        row = (noise[:, 2:4] * DEPTH).to(torch.int32) * WIDE
-        new = edge + gun + row + self._new.index_select(0, level)
-        same_row_other_way = (things ^ new[:, 1:] ^ (1 << RIGHT)) & ((CELLS - WIDE) | (1 << RIGHT))
-        free = ~_if_zero((same_row_other_way | (self._divers & NEVER)).amin(1, keepdim=True))
-        older = torch.cat((new[:, :1], things[:, : DIVERS - 1], new[:, 1:], things[:, DIVERS:-1]), dim=1)
-        arrives = (due[:, :1] & self._divers) | (due[:, 1:2] & free & self._enemies)
-        return _choose(arrives, older, things)
+        divers: list[Tensor],
+        lanes: list[list[Tensor]],
+        due: list[Tensor],
+        lag: list[Tensor],
+        clock: Int[Tensor, " env"],
+        drawn: list[Tensor],
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Let a diver and an enemy appear where they are due, the enemy unless another comes towards it.
+
+        Args:
+            drawn: masks of the sides, the left where set, two rows, and a mask of a submarine.
+            lag: by how many steps an enemy waits less than at the first level, two masks of bits.
+        """
+        diver = (drawn[2] << 7) + (LEFT & ~drawn[0])
+        divers = [choose(due[0], diver, divers[0]), choose(due[0], divers[0], divers[1])]
+        goes_left, row, submarine = ~drawn[1], bits(drawn[3], 3), drawn[4]
+        there = [(lane[FISH] | lane[SUBMARINE]) & ~differs(lane, row) for lane in lanes]
+        comes = due[1] & if_zero(choose(goes_left, *there))
+        words = [~submarine, submarine, *row, *bits(clock, 4)]
+        right = comes & ~goes_left & later(torch.ones_like(comes), lag, to_the_right=True)
+        left = comes & goes_left & later(torch.full_like(comes, 1 << SIZE * STEPS - 1), lag, to_the_right=False)
+        return divers, [
+            [old | (new & word) for old, word in zip(lane, words, strict=True)]
+            for lane, new in zip(lanes, (right, left), strict=True)
+        ]
+
+    def _in_cell(self, lane: list[Tensor], cell: Int[Tensor, " env"]) -> Int[Tensor, " env"]:
+        """Return the bits of a lane that are in a cell, if there is an enemy; none at the surface and off the board."""
+        return self._lane_bits.index_select(0, cell & (RIGHT - 1)) & ~differs(lane, bits((cell >> 4) - 1, 3))
+
+    def _at(self, lanes: list[list[Tensor]], cell: Int[Tensor, " env"]) -> Int[Tensor, " env"]:
+        """Return a number above 0 where an enemy is in a cell."""
+        right, left = ((lane[FISH] | lane[SUBMARINE]) & self._in_cell(lane, cell) for lane in lanes)
+        return right | left
 
     def _shot(
-        self, things: Int[Tensor, "env slot"], bullets: list[Int[Tensor, "env 1"]]
-    ) -> tuple[Int[Tensor, "env slot"], list[Int[Tensor, "env 1"]]]:
-        """Return the cells of things after the bullets' flight, and which bullets hit an enemy."""
-        cell = things & (CELLS - 1)
-        key = cell * CELLS + self._turn - (~_is_armed(things) & (1 << FIRST))
-        targets = [(bullet & (CELLS - 1)) * CELLS for bullet in bullets]
-        firsts = [(key ^ target).amin(1, keepdim=True) for target in targets]  # below 256 where the cells are equal
-        hits = [(first - CELLS) >> 31 for first in firsts]
-        victims = [
-            _choose(hit, first ^ target, NOBODY) for hit, first, target in zip(hits, firsts, targets, strict=True)
-        ]
-        dead = _if_zero(key ^ victims[0]) | _if_zero(key ^ victims[1])
-        return _choose(dead, NOWHERE, cell), hits
-
-    def _moved(
-        self,
-        things: Int[Tensor, "env slot"],
-        cell: Int[Tensor, "env slot"],
-        bullets: list[Int[Tensor, "env 1"]],
-        here: Int[Tensor, "env 1"],
-        aboard: Int[Tensor, "env 1"],
-        wait: Int[Tensor, "env 1"],
-    ) -> tuple[Int[Tensor, "env slot"], Int[Tensor, "env 1"], list[Int[Tensor, "env 1"]], Int[Tensor, "env 1"]]:
-        """Let things and the bullets of enemies move, and enemies fire, also those that are hit in this very step.
-
-        Differences of cells are exclusive ors: 0 where they are equal, so that products and minima show meetings.
+        self, lanes: list[list[Tensor]], bullets: list[Tensor]
+    ) -> tuple[list[list[Tensor]], list[Tensor], Tensor]:
+        """Let the player's bullets hit: of the fish in a cell, else of its submarines, the one that came first.
 
         Returns:
-            The things, how many divers come on board, which of the player's bullets hit, whether the player is hit.
+            The lanes and the bullets that are left, and how many hit.
         """
-        heading = _heading(things)
-        moves, loaded = _if_zero(things & (7 << WAIT)), (things - (1 << GUN)) >> 31
-        goal = cell + (heading & moves)
-        shot = _choose(loaded & ~_if_zero(cell ^ NOWHERE), goal, (things >> SHOT) & (CELLS - 1))
-        flown = shot + heading
-        near = _if_zero((cell ^ here) * (goal ^ here))
-        shot_near = _if_zero((shot ^ here) * (flown ^ here))
-        goal, flown = _choose(_is_off(goal), NOWHERE, goal), _choose(_is_off(flown), NOWHERE, flown)
-        met = [_if_zero(goal ^ (bullet & (CELLS - 1))) for bullet in bullets]
-        # How many enemies or bullets meet the player, and how many the bullets of the player, in bytes of one sum.
-        counts = ((near | shot_near) & 1) | (met[0] & (1 << 8)) | (met[1] & (1 << 16))
-        count = (counts & self._enemies).sum(1, keepdim=True, dtype=torch.int32)
-        crashed, *rammed = (-(count & (255 << 8 * byte)) >> 31 for byte in range(3))
-        # Both divers may come at once, and then there may be room for one.
-        first, second = near[:, :1], near[:, 1:2]
-        room = aboard - FULL_BOAT  # below 0 by what there is room for
-        first = first & (room >> 31)
-        second = second & ((room - first) >> 31)
-        gone = ((met[0] | met[1]) & self._enemies) | (first & self._diver[0]) | (second & self._diver[1])
-        again = (wait & self._enemies) | (self._divers & (MOVE_EVERY + 1 << WAIT))
-        clocks = things + (moves & again) + (loaded & (ENEMY_RELOAD + 1 << GUN)) - ((1 << WAIT) + (1 << GUN))
-        things = (clocks & -(1 << RIGHT)) + (flown << SHOT) + _choose(gone, NOWHERE, goal)
-        return things, -(first + second), rammed, crashed
+        left_over, count = [], torch.zeros_like(bullets[0])
+        dead: list[list[Tensor]] = [[], []]
+        for bullet in bullets:
+            cells = [self._in_cell(lane, bullet) for lane in lanes]
+            fish, submarines = ([lane[kind] & cell for lane, cell in zip(lanes, cells, strict=True)] for kind in (0, 1))
+            no_fish = if_zero(fish[0] | fish[1])
+            right, left = (one | (other & no_fish) for one, other in zip(fish, submarines, strict=True))
+            below = right >> 1 | right >> 2  # all bits below the highest
+            below = below | below >> 2
+            dead[0].append(right & ~(below | below >> 2))
+            dead[1].append(left & -left)
+            hit = ~if_zero(right | left)
+            left_over.append(choose(hit, SPENT, bullet))
+            count = count - hit
+        return [without(lane, one | other) for lane, (one, other) in zip(lanes, dead, strict=True)], left_over, count
 
-    def _breathed(
-        self,
-        player: Int[Tensor, "env 6"],
-        place: Int[Tensor, "env 2"],
-        heading: Int[Tensor, "env 1"],
-        boarded: Int[Tensor, "env 1"],
-    ) -> tuple[Int[Tensor, "env 1"], Int[Tensor, "env 6"], Int[Tensor, "env 1"]]:
-        """Return the reward for surfacing with six divers, the player, and whether there is no air."""
-        air, aboard, level = player[:, 3:4], player[:, 4:5] + boarded, player[:, 5:]
-        dives = ~_if_zero(place[:, 1:])
-        surfaces = ~dives & ~_if_zero(player[:, 1:2])
-        breathes = surfaces & ~_if_zero(aboard.abs())
-        unloads = breathes & _if_zero((aboard - FULL_BOAT).abs())
-        over = _if_zero(air.clamp_min(0)) | (surfaces & ~breathes)
-        income = torch.div(air, AIR_CELL, rounding_mode="floor") & unloads
-        air = _choose(breathes, FULL_AIR, air + dives)
-        aboard = (aboard & ~unloads) + breathes
-        if self.difficulty_ramping:
-            level = (level - breathes).clamp_max(LEVELS)
-        return income, torch.cat((place, heading, air, aboard, level), dim=1), over
+    def _rammed(
+        self, lanes: list[list[Tensor]], bullets: list[Tensor]
+    ) -> tuple[list[list[Tensor]], list[Tensor], Tensor]:
+        """Return the same where enemies have moved into the player's bullets."""
+        left_over, count = [], torch.zeros_like(bullets[0])
+        for bullet in bullets:
+            hits = [(lane[FISH] | lane[SUBMARINE]) & self._in_cell(lane, bullet) for lane in lanes]
+            lanes = [without(lane, dead) for lane, dead in zip(lanes, hits, strict=True)]
+            hit = ~if_zero(hits[0] | hits[1])
+            left_over.append(choose(hit, SPENT, bullet))
+            count = count - hit
+        return lanes, left_over, count
+
+    # What is seen ---------------------------------------------------------------------------------------------------
 
     def observe(self, state: GameState) -> Bool[Tensor, "env 10 10 10"]:
-        column, row, ahead, air, aboard, _ = state["player"].split(1, dim=1)
-        front = (row + 1) * WIDE + column
-        things, flying = state["things"], state["bullets"] & (CELLS - 1)
-        cell, shot = things & (CELLS - 1), (things >> SHOT) & (CELLS - 1)
-        channel = self._channel - (_is_armed(things) & self._enemies)  # that of submarines comes after that of fish
-        places = torch.cat(
-            (
-                _place(front, 0),
-                _place(front - ahead, 1),
-                _place(flying, 2),
-                _place(shot, 4),
-                _place(cell, channel),
-                _place(cell - _heading(things), 3),
-            ),
-            dim=1,
-        )
-        bars = _choose(self._bar_of_air, air, aboard) >= self._full
-        return self.board((places.to(torch.int64), places != HIDDEN), (self._bars, bars))
+        return self._boards(self._wide(state["player"].unbind(1), state["things"].unbind(1)))
+
+    def _boards(self, wide: Int[Tensor, "env 125"]) -> Bool[Tensor, "env 10 10 10"]:
+        return wide.view(torch.bool).view(self.num_envs, SIZE, SIZE, len(self.channels))
+
+    def _wide(self, player: Sequence[Tensor], things: Sequence[Tensor]) -> Int[Tensor, "env 125"]:
+        lanes = [things[first : first + GUN] for first in (4, 4 + WORDS)]
+        return self._board(player, things[:2], things[2:4], lanes, things[-4:], tracing=self.tracing)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load a state.
+
+        Raises:
+            ValueError: it was saved by a version before enemies were bits of lanes, when a thing was a word.
+        """
+        saved = tuple(state["state.things"].shape)
+        shape = (*saved[:1], THINGS)
+        if saved != shape or state["state.things"].dtype != torch.int64:
+            raise ValueError(
+                f"this state of Seaquest cannot be gone on with: its things are {state['state.things'].dtype} of shape "
+                f"{saved}, and this version keeps torch.int64 of shape {shape}; start a new run, or go on with the "
+                "version that saved it"
+            )
+        super().load_state_dict(state)
 
     def describe(self, row: int) -> str:
         *_, air, aboard, level = self.state["player"][row].tolist()
         return f"{super().describe(row)}\n{air} steps of oxygen, {aboard} divers on board, level {level}"
 
 
-def _if_zero(number: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Return a mask where a number, none below 0, is 0."""
-    return (number - 1) >> 31
+# Words ---------------------------------------------------------------------------------------------------------------
 
 
-def _choose(
-    mask: Int[Tensor, "*shape"], chosen: Int[Tensor, "*shape"] | int, other: Int[Tensor, "*shape"] | int
-) -> Int[Tensor, "*shape"]:
-    """Return `chosen` where the mask is set, else `other`."""
-    return ((chosen ^ other) & mask) ^ other
+def _stacked(words: Sequence[Tensor]) -> Int[Tensor, "env word"]:
+    return torch.stack(list(words)).t()
 
 
-def _is_off(cell: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Return a mask where a cell's column is off the board; that of `NOWHERE`, `SPENT` and what is beside them is."""
-    return (SIZE - 1 - (cell & (WIDE - 1))) >> 31
+def _is_off(cell: Int[Tensor, " env"]) -> Int[Tensor, " env"]:
+    """Return a mask where a cell's column is off the board."""
+    return (SIZE - 1 - (cell & (WIDE - 1))) >> 63
 
 
-def _is_armed(things: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Return a mask of submarines, among enemies."""
-    return (things - ((ENEMY_RELOAD + 1) << GUN)) >> 31
-
-
-def _heading(words: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Return 1 where something goes right, −1 where it goes left."""
-    return ((words >> (RIGHT - 1)) & 2) - 1
-
-
-def _flown(bullets: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+def _flown(bullets: Int[Tensor, " env"]) -> Int[Tensor, " env"]:
     """Return the player's bullets after a step of flight."""
-    bullets = bullets + _heading(bullets)
-    return _choose(_is_off(bullets), SPENT, bullets)
+    bullets = bullets + ((bullets >> 7) & 2) - 1
+    return choose(_is_off(bullets), SPENT, bullets)
 
 
-def _place(cell: Int[Tensor, "*shape"], channel: Int[Tensor, "*shape"] | int) -> Int[Tensor, "*shape"]:
-    """Return where in a flat board of ten channels a cell is, `HIDDEN` if off it."""
-    row = (cell >> 4) - 1
-    return _choose(_is_off(cell), HIDDEN, (cell - WIDE - (WIDE - SIZE) * row) * 10 + channel)
+def _fired(
+    lanes: list[list[Tensor]], clock: Int[Tensor, " env"], flying: list[Tensor], spot: Tensor, is_deep: Tensor
+) -> tuple[list[Tensor], Int[Tensor, " env"]]:
+    """Let submarines fire and the bullets of enemies fly, and return a mask where one meets the player."""
+    shots = []
+    time = bits(clock, 4)
+    for lane in lanes:
+        gun = lane[SUBMARINE]
+        for word, bit in zip(lane[GUN:], time, strict=True):
+            gun = gun & ~(word ^ bit)
+        fires = columns(gun)
+        low, middle, deep = (columns(gun & row) for row in lane[ROW:GUN])
+        fires = (fires & ~low) | (fires & low) << 1
+        middle = middle | middle << 1
+        fires = (fires & ~middle) | (fires & middle) << 2
+        deep = (deep << 4) - deep  # of all four rows
+        shots += [fires & ~deep, fires & deep]
+    shots = [one | other for one, other in zip(shots, flying, strict=True)]
+    flown = [word << STEPS & LANE for word in shots[:2]] + [word >> STEPS for word in shots[2:]]
+    shallow, deep = (shots[part] | shots[part + 2] | flown[part] | flown[part + 2] for part in (0, 1))
+    return flown, ~if_zero(spot & choose(is_deep, deep, shallow))
 
 
-def _levels() -> tuple[Int[Tensor, "level 2"], Int[Tensor, "level 4"]]:
-    """Return tables by level: what words of a diver and an enemy start with; the timers, and what a move adds.
+def _boarded(
+    divers: list[Tensor], here: Int[Tensor, " env"], room: Int[Tensor, " env"]
+) -> tuple[list[Tensor], Int[Tensor, " env"]]:
+    """Let divers move, and come on board from where they were or are while there is room.
 
-    What a move adds is an enemy's wait and the step that is taken off it at once.
+    Returns:
+        The divers and how many are on board.
     """
-    enemy = [max(FASTEST, MOVE_EVERY - level // 2) for level in range(LEVELS + 1)]
-    new = [[(NOWHERE << SHOT) + (wait << WAIT) for wait in (MOVE_EVERY, each)] for each in enemy]
-    periods = [[DIVER_EVERY, ENEMY_EVERY - level, RELOAD, wait + 1 << WAIT] for level, wait in enumerate(enemy)]
-    return torch.tensor(new, dtype=torch.int32), torch.tensor(periods, dtype=torch.int32)
+    left_over, count = [], torch.zeros_like(here)
+    for diver in divers:
+        after = diver + (1 & (diver & 63) - CROSSING >> 63)
+        met = if_zero((_cell(diver) ^ here).abs()) | if_zero((_cell(after) ^ here).abs())
+        boards = met & (count - room >> 63)
+        left_over.append(after | (GONE & boards))
+        count = count - boards
+    return left_over, count
+
+
+def _breathed(
+    over: Int[Tensor, " env"], before: Tensor, row: Int[Tensor, " env"], air: Tensor, aboard: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Let the player breathe where it has come up, or run out of oxygen.
+
+    Returns:
+        Masks of games that are over and of players that breathe, the reward, oxygen, divers on board.
+    """
+    dives = ~if_zero(row)
+    surfaces = ~dives & ~if_zero(before)
+    breathes = surfaces & ~if_zero(aboard.abs())
+    unloads = breathes & if_zero((aboard - FULL_BOAT).abs())
+    over = over | if_zero(air.clamp_min(0)) | (surfaces & ~breathes)
+    income = (air * 205 >> 12) & unloads  # a twentieth
+    air = choose(breathes, FULL_AIR, air + dives)
+    return over, breathes, income, air, (aboard & ~unloads) + breathes
+
+
+def _cell(diver: Int[Tensor, " env"]) -> Int[Tensor, " env"]:
+    """Return a diver's cell as 16 × row + column; beside the board once it has left."""
+    column = (diver & 63) * 43 >> 8  # a sixth
+    column = choose(-(diver >> 6 & 1), SIZE - 1 - column, column)
+    return ((diver >> 7) + 1) * WIDE + column

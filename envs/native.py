@@ -10,7 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
         compile: whether `step` is one compiled graph, which takes seconds to make; "auto" makes it once eager steps
             have taken as long (`PATIENCE_S`), on a CPU, where its results are equal bit for bit. Where it cannot be
             made, steps stay eager, with a warning. It takes an action outside the space for the nearest in it.
+        compile_options: of inductor, besides those that all have (`compiled.OPTIONS`).
         tracing: whether rules are run to be compiled.
     """
 
@@ -52,6 +53,7 @@ class NativeEnv(BatchedEnv, Generic[StateT]):
     num_step_random: int = 0
     optimal_return: float | None = None
     compile: bool | Literal["auto"] = False
+    compile_options: ClassVar[dict[str, Any]] = {}
     tracing: bool = False
     state: StateT
     _options: dict[str, Any]  # what it was made with, for `resized`

@@ -71,6 +71,23 @@ def test_goes_on_from_a_saved_state_and_with_another_time_limit():
 
 
 @needs_compiler
+def test_goes_on_from_a_state_with_other_strides():
+    """A file may hold a state's parts with environments innermost where the graph reads them outermost."""
+    eager, other = pair("gumbelrl/CartPole-v1")
+    generator = torch.Generator().manual_seed(6)
+    action = random_actions(other, generator)
+    other.step(action)
+    saved = other.state_dict()
+    turned = saved["state"].t().contiguous().t()
+    assert turned.stride() != saved["state"].stride()
+    for env in (eager, other):
+        env.load_state_dict(saved | {"state": turned})
+    for time in range(3):
+        action = random_actions(other, generator)
+        assert_equal_steps(eager.step(action), other.step(action), time)
+
+
+@needs_compiler
 def test_leaves_what_it_returned_alone():
     """Steps that are kept, as a rollout keeps them, are not written into by later ones."""
     _, other = pair("gumbelrl/MultiButton-v0")

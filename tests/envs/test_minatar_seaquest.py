@@ -1,7 +1,5 @@
 """MinAtar Seaquest against the package, and by hand."""
 
-import functools
-
 import gymnasium
 import numpy as np
 import pytest
@@ -52,7 +50,7 @@ def put(game, state, row):
     inner = game.env
     game.reset()
     inner.sub_x, inner.sub_y, heading, inner.oxygen, inner.diver_count, level = state["player"][row].tolist()
-    inner.d_spawn_timer, inner.e_spawn_timer, inner.shot_timer = state["timers"][row].tolist()
+    inner.d_spawn_timer, inner.e_spawn_timer, inner.shot_timer = state["timers"][row, :3].tolist()
     inner.sub_or, inner.surface, inner.ramp_index = heading > 0, inner.sub_y == 0, level
     inner.e_spawn_speed, inner.move_speed = 20 - level, max(2, 5 - level // 2)
     game.last_action = 0
@@ -68,23 +66,35 @@ def hidden(game):
     return sorted(enemies), divers, [*numbers, 20 - inner.e_spawn_speed]
 
 
-def unpacked(word):
-    """Return a thing's column, row, whether it goes right, wait, steps until fire (−1 for fish); None without one."""
-    cell, wait, reload = word & 255, word >> 17 & 7, word >> 20
-    return (
-        (cell % 16, cell // 16 - 1, word >> 16 & 1 == 1, wait, -1 if reload > 10 else reload)
-        if cell % 16 < 10
-        else None
-    )
+def our_enemies(state, row):
+    """Return our enemies: column, row, whether it goes right, wait, steps until it fires (−1 for fish)."""
+    words, clock, enemies = state["things"][row].tolist(), int(state["timers"][row, 3]), []
+    for first, right in ((4, True), (13, False)):
+        fish, submarine, *rest = words[first : first + 9]
+        assert fish & submarine == 0
+        for bit in range(60):
+            if (fish | submarine) >> bit & 1:
+                number = sum((word >> bit & 1) << index for index, word in enumerate(rest))
+                column, phase = divmod(bit, 6)
+                reload = (number // 8 - clock - 1) % 11 if submarine >> bit & 1 else -1
+                enemies.append((column, number % 8 + 1, right, 5 - phase if right else phase, reload))
+    return sorted(enemies)
+
+
+def our_divers(state, row):
+    """Return the divers in the same way, the newest first."""
+    divers = []
+    for word in state["things"][row, 2:4].tolist():
+        column, phase = divmod(word & 63, 6)
+        if column < 10:
+            divers.append((9 - column if word & 64 else column, (word >> 7) + 1, not word & 64, 5 - phase))
+    return divers
 
 
 def our_hidden(state, row):
-    """Return the same of a state of ours."""
-    things = [unpacked(word) for word in state["things"][row].tolist()]
-    divers = [thing[:4] for thing in things[:2] if thing]
-    enemies = [thing for thing in things[2:] if thing]
-    player, timers = state["player"][row].tolist(), state["timers"][row].tolist()
-    return sorted(enemies), sorted(divers), [*player[3:5], *timers, player[5]]
+    """Return the same as `hidden` of a state of ours."""
+    player, timers = state["player"][row].tolist(), state["timers"][row, :3].tolist()
+    return our_enemies(state, row), sorted(our_divers(state, row)), [*player[3:5], *timers, player[5]]
 
 
 def play_both(ours, starts, steps, policy, **options):
@@ -115,7 +125,7 @@ def play_both(ours, starts, steps, policy, **options):
         length += 1
         seen["ended"] += int(over.sum())
         seen["reward"] += float(reward.sum())
-        seen["enemies"] = max(seen["enemies"], int((after["things"][:, 2:] % 16 < 10).sum(1).max()))
+        seen["enemies"] = max(seen["enemies"], *(len(our_enemies(after, row)) for row in range(ours.num_envs)))
         seen["level"] = max(seen["level"], int(after["player"][:, 5].max()))
         seen["lowest"] = min(seen["lowest"], int(after["player"][:, 4].min()))
         seen["longest"] = max(seen["longest"], int(length.max()))
@@ -178,7 +188,7 @@ def test_equals_the_package_at_sea():
     assert seen["longest"] > 150
 
 
-# The slots -----------------------------------------------------------------------------------------------------------
+# A bit an enemy ------------------------------------------------------------------------------------------------------
 
 
 def pace(level):
@@ -196,45 +206,42 @@ def moved(enemy, level):
     return (column + 1, pace(level)[1]) if wait == 0 else (column, wait - 1)
 
 
-@functools.cache
-def most_to_come(level, ready, timer, enemy):
-    """Return how many enemies at most come from this step on, before this one has left."""
-    come, timer = (1, pace(level)[0]) if timer == 0 else (0, timer)
-    enemy = moved(enemy, level)
-    if enemy[0] > 9:
-        return come
-    return come + max(most_to_come(*after, timer - 1, enemy) for after in following(level, ready))
+def pairs_of_enemies():
+    """Yield what two enemies are at the same time, (column, wait), and by how many steps the first is the older.
 
-
-def test_thirty_slots_are_enough_and_needed():
-    """Whenever a player surfaces: with the first, at most thirty enemies come while the first is there."""
-    counts = []
-    for level in range(20):
-        every, wait = pace(level)
-        enemy = moved((0, wait), level)
-        counts += [1 + most_to_come(*after, every - 1, enemy) for after in following(level, True)]
-    assert max(counts) == 30
-
-
-def test_enemies_of_a_row_never_have_the_same_cell_and_wait():
-    """Whenever a player surfaces, and whichever enemy comes into the row as the next after one; 30,000 situations."""
-    todo = [(level, True, 0, None, None) for level in range(20)]
+    Whenever a player surfaces, and whichever enemy comes as the next after one; 100,000 situations.
+    """
+    todo = [(level, True, 0, None, None, 0) for level in range(20)]
     known = set(todo)
     while todo:
-        level, ready, timer, first, second = todo.pop()
+        level, ready, timer, first, second, age = todo.pop()
         every, wait = pace(level)
         choices = [(first, second, timer)]
         if timer == 0:
             choices = [(first or (0, wait), second, every)]
             choices += [(first, (0, wait), every)] if first and not second else []
         for one, other, left in choices:
-            assert one != other
+            if other:
+                yield one, other, age
             one, other = moved(one, level), other and moved(other, level)
             if one[0] <= 9:
-                new = {(*after, left - 1, one, other) for after in following(level, ready)} - known
+                older = age if other else age + 1
+                new = {(*after, left - 1, one, other, older) for after in following(level, ready)} - known
                 known |= new
                 todo += new
-    assert len(known) > 10_000
+    assert len(known) > 100_000
+
+
+def test_enemies_stay_behind_those_before_them():
+    """So none has the column and the wait of another, in whatever row, and the furthest ahead came first."""
+    for (column, wait), (other_column, other_wait), _ in pairs_of_enemies():
+        assert (column, -wait) > (other_column, -other_wait)
+
+
+def test_submarines_that_fire_together_are_in_different_columns():
+    """All fire every 11 steps; those that do so in the same step are 11 steps apart, or 22, and so on."""
+    for (column, _), (other_column, _), age in pairs_of_enemies():
+        assert age % 11 != 0 or column > other_column
 
 
 # By hand -------------------------------------------------------------------------------------------------------------
@@ -248,15 +255,28 @@ def start(column=5, row=0, heading=-1, air=200, aboard=0, level=0, **options):
     env = MinAtarSeaquest(1, sticky_action_prob=0.0, **options)
     env.reset(0)
     env.state["player"][0] = torch.tensor([column, row, heading, air, aboard, level])
-    env.state["timers"][0] = torch.tensor([1000, 1000, 0])
+    env.state["timers"][0, :3] = torch.tensor([1000, 1000, 0])
     return env
 
 
-def add(env, slot, column, row, heading, wait=5, reload=127, shot=None):
-    """Put a thing into a slot, 0 and 1 of divers, others of enemies."""
-    cell = 16 * (row + 1) + column
-    bullet = 252 if shot is None else 16 * (row + 1) + shot
-    env.state["things"][0, slot] = cell | bullet << 8 | (heading > 0) << 16 | wait << 17 | reload << 20
+def add(env, column, row, heading, wait=5, reload=None):
+    """Add an enemy, a fish unless steps until it fires are given."""
+    word = env.state["things"][0]
+    lane, bit = (4, 1 << 6 * column + 5 - wait) if heading > 0 else (13, 1 << 6 * column + wait)
+    word[lane + (reload is not None)] |= bit
+    number = row - 1 + (0 if reload is None else 8 * ((reload + int(env.state["timers"][0, 3]) + 1) % 11))
+    for index in range(7):
+        word[lane + 2 + index] |= bit * (number >> index & 1)
+
+
+def add_bullet(env, column, row, heading):
+    """Add a bullet of an enemy."""
+    env.state["things"][0, (22 if heading > 0 else 24) + (row - 1) // 4] |= 1 << 6 * column + (row - 1) % 4
+
+
+def add_diver(env, slot, column, row, heading, wait=5):
+    steps = 6 * (column if heading > 0 else 9 - column) + 5 - wait
+    env.state["things"][0, 2 + slot] = steps | 64 * (heading < 0) | row - 1 << 7
 
 
 def act(env, *actions, noise=(0.0,) * 5):
@@ -311,7 +331,7 @@ def test_an_enemy_comes_after_20_steps_moves_every_6_and_leaves_after_60(side):
 def test_no_enemy_comes_towards_another_in_its_row():
     for heading, comes in ((1, True), (-1, False)):
         env = start()
-        add(env, 2, 6, 3, heading)
+        add(env, 6, 3, heading)
         env.state["timers"][0, 1] = 0
         _, _, cells = act(env, NOOP, noise=(0.0, 0.0, 0.0, 2.5 / 8, 0.9))
         assert cells["enemy_fish"] == ([(3, 0), (3, 6)] if comes else [(3, 6)])
@@ -324,7 +344,7 @@ def test_enemies_come_faster_and_are_faster_at_higher_levels():
         env.state["timers"][0, 1] = 0
         act(env, NOOP)
         assert env.state["timers"][0, 1] == every - 1
-        assert unpacked(int(env.state["things"][0, 2]))[3] == wait - 1
+        assert [enemy[3] for enemy in our_enemies(env.state, 0)] == [wait - 1]
 
 
 def test_a_submarine_fires_after_10_steps_and_every_11():
@@ -346,11 +366,12 @@ def test_a_submarine_fires_after_10_steps_and_every_11():
 def test_bullets_of_enemies_and_enemies_end_the_game():
     for shot, over in ((4, True), (3, False), (5, True)):
         env = start(column=5, row=2)
-        add(env, 2, 0, 2, 1, shot=shot)
+        add(env, 0, 2, 1)
+        add_bullet(env, shot, 2, 1)
         assert act(env, NOOP)[1] == over
     for column, wait, over in ((4, 0, True), (4, 1, False), (5, 3, True)):
         env = start(column=5, row=2)
-        add(env, 2, column, 2, 1, wait=wait)
+        add(env, column, 2, 1, wait=wait)
         assert act(env, NOOP)[1] == over
 
 
@@ -368,21 +389,21 @@ def test_fires_ahead_every_five_steps():
 
 def test_a_bullet_hits_one_enemy_fish_first_then_the_oldest():
     env = start(column=2, row=4, heading=1)
-    add(env, 2, 3, 4, -1, wait=3)
-    add(env, 3, 3, 4, -1, wait=2)
-    add(env, 4, 3, 4, -1, wait=1, reload=5)
-    for left in ([True, False, True], [False, False, True], [False, False, False]):
+    add(env, 3, 4, -1, wait=3)
+    add(env, 3, 4, -1, wait=2)
+    add(env, 3, 4, -1, wait=1, reload=5)
+    for left in ([1, 3], [1], []):
         env.state["timers"][0, 2] = 0
         reward, over, _ = act(env, FIRE)
         assert reward == 1.0
         assert not over
-        assert [unpacked(int(env.state["things"][0, slot])) is not None for slot in (2, 3, 4)] == left
-        env.state["things"][0, 2:5] += 1 << 17  # they wait
+        env.state["things"][0, 13:22] <<= 1  # they wait
+        assert [enemy[3] for enemy in our_enemies(env.state, 0)] == left
 
 
 def test_an_enemy_that_moves_into_a_bullet_is_hit():
     env = start(column=1, row=4, heading=1)
-    add(env, 2, 3, 4, -1, wait=0)
+    add(env, 3, 4, -1, wait=0)
     reward, _, cells = act(env, FIRE)
     assert reward == 1.0
     assert cells["enemy_fish"] == cells["friendly_bullet"] == []
@@ -391,18 +412,17 @@ def test_an_enemy_that_moves_into_a_bullet_is_hit():
 def test_divers_board_up_to_six():
     for aboard, boards in ((0, True), (5, True), (6, False)):
         env = start(column=5, row=2, aboard=aboard)
-        add(env, 0, 6, 2, -1, wait=0)
+        add_diver(env, 0, 6, 2, -1, wait=0)
         _, over, cells = act(env, NOOP)
         assert not over
         assert cells["diver"] == ([] if boards else [(2, 5)])
         assert cells["diver_gauge"] == [(9, column) for column in range(9 - min(aboard + 1, 6), 9)]
     env = start(column=5, row=2, aboard=5)
-    add(env, 0, 5, 2, -1)
-    add(env, 1, 5, 2, 1)
+    add_diver(env, 0, 5, 2, -1)
+    add_diver(env, 1, 5, 2, 1)
     act(env, NOOP)
     assert env.state["player"][0, 4] == 6
-    assert unpacked(int(env.state["things"][0, 0])) is None
-    assert unpacked(int(env.state["things"][0, 1])) is not None  # the older one stays
+    assert our_divers(env.state, 0) == [(5, 2, True, 4)]  # the older one stays
 
 
 def test_divers_come_every_30_steps():
@@ -454,7 +474,7 @@ def test_oxygen_lasts_for_200_steps_under_water():
 def test_keeps_the_contract():
     env = MinAtarSeaquest(3)
     check_batched_env(env, steps=80)
-    assert all(value.dtype == torch.int32 for name, value in env.state.items() if name != "last_action")
+    assert all(value.dtype == torch.int64 for value in env.state.values())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that it is a bad image: it is a board
@@ -463,6 +483,15 @@ def test_is_an_environment_of_gymnasium_and_stable_baselines():
     check_env(env, skip_render_check=False)
     check_env_sb3(env)
     assert gymnasium.spec(NAME).max_episode_steps is None
+
+
+def test_refuses_a_state_of_the_version_with_a_word_a_thing():
+    env = MinAtarSeaquest(3)
+    env.reset(0)
+    saved = env.state_dict()
+    env.load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"cannot be gone on with: its things are torch.int32 of shape \(3, 32\)"):
+        env.load_state_dict(saved | {"state.things": torch.zeros(3, 32, dtype=torch.int32)})
 
 
 def test_refuses_bad_options():
