@@ -53,7 +53,7 @@ TABULAR = {
     "replay_capacity": 100_000,
     "target_entropy": 0.05,
 }
-# A rollout of thousands of steps, and many small optimiser steps on it: with fewer of either it learns to hover.
+# Long rollouts and many small optimiser steps, chosen together; γ by itself: .99 and .999 learn to land less often.
 LANDER = {
     "num_envs": 16,
     "rollout_steps": 512,
