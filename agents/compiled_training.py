@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from gumbelrl.agents.compiled_methods import CompiledMethod
 from gumbelrl.agents.compiled_rollout import compile_rollout
+from gumbelrl.agents.progress_tensors import numbers_on_the_device
 
 LEARNING = ("_rows", "_learn", "_step")
 """Methods that agents may have: from a rollout to targets; a step on some of its rows; a step on a batch. The last is
@@ -35,22 +33,7 @@ def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
     methods = {name: CompiledMethod(agent, name, kept=kept, or_eager=or_eager) for name in names}
     if "_learn" in methods:
         del methods["_step"]
-    set_progress, load = agent.set_progress, agent.load_state_dict
-    numbers: dict[str, Tensor] = {}
-
-    def on_the_device(name: str, number: float | Tensor) -> Tensor:
-        if isinstance(number, Tensor):
-            return number
-        numbers.setdefault(name, torch.zeros((), device=agent.streams.device)).fill_(number)
-        return numbers[name]
-
-    def set_progress_by_tensors(progress: float, *, temperature: float | Tensor) -> None:
-        """A graph holds numbers as they were when it was traced, and follows tensors."""
-        set_progress(progress, temperature=temperature)
-        if hasattr(agent, "path"):
-            agent.path.scheduled_temperature = on_the_device("temperature", agent.path.scheduled_temperature)
-        for index, group in enumerate(agent.optimizer.param_groups):
-            group["lr"] = on_the_device(f"rate {index}", group["lr"])
+    load = agent.load_state_dict
 
     def load_anew(state: dict[str, Any]) -> None:
         """Other moments may come with a state: look for them again."""
@@ -60,4 +43,5 @@ def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
 
     for name, method in methods.items():
         setattr(agent, name, method)
-    agent.set_progress, agent.load_state_dict = set_progress_by_tensors, load_anew
+    agent.load_state_dict = load_anew
+    numbers_on_the_device(agent)

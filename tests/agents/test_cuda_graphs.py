@@ -17,13 +17,14 @@ from torch.utils._pytree import tree_leaves
 
 from gumbelrl.agents.checkpoint import CheckpointStore, flatten_state, unflatten_state
 from gumbelrl.agents.command_line import main
-from gumbelrl.agents.cuda_graphs import CapturedWork, RepeatedCalls, capture, captures, numbers_on_the_device, obstacle
+from gumbelrl.agents.cuda_graphs import CapturedWork, RepeatedCalls, capture, captures, obstacle
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.evaluation import evaluate
 from gumbelrl.agents.held_state import tensors_of
 from gumbelrl.agents.member_settings import vary
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.precision import set_precision
+from gumbelrl.agents.progress_tensors import numbers_on_the_device
 from gumbelrl.agents.registry import AGENTS
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import make
