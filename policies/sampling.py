@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, library
 
 from gumbelrl.random import RandomStreams
 
@@ -58,7 +58,7 @@ def _exponential_on_cpu(shape: torch.Size, generator: torch.Generator | None) ->
 
 # A compiler would draw the bits in a scalar loop of its own, four times as slow; opaque to it they are also the same.
 # An operator without mutation would be merged with another of the same shape.
-@torch.library.custom_op("gumbelrl::exponential", mutates_args=("out",))
+@library.custom_op("gumbelrl::exponential", mutates_args=("out",))
 def _opaque_exponential(out: Tensor) -> None:
     out.copy_(_exponential_on_cpu(out.shape, None))
 

@@ -70,6 +70,15 @@ def wait_for_checkpoints(started, folder, count):
         time.sleep(0.05)
 
 
+def stop(started, folder, count):
+    """Send SIGTERM once so many runs in a folder have saved; return what was printed, of an end that is no success."""
+    wait_for_checkpoints(started, folder, count)
+    started.send_signal(signal.SIGTERM)
+    status, _, err = ended(started, within=SECONDS)
+    assert status != 0
+    return err
+
+
 def ranks_of(started):
     """Return the process ids of the ranks, in order."""
     children = Path(f"/proc/{started.pid}/task").glob("*/children")
@@ -126,11 +135,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, agent, start, torchrun
     words = [*LONG, "--shard", "envs", "--agent", agent]
     words += ["--rollout-steps", "1", "--learning-starts", "64", "--total-steps", "1024"] if agent == "sac" else []
     torchrun(*words, "--output", tmp_path / "straight")
-    started = start(*words, "--output", tmp_path / "stopped")
-    wait_for_checkpoints(started, tmp_path / "stopped", 1)
-    started.send_signal(signal.SIGTERM)
-    status, _, err = ended(started, within=SECONDS)
-    assert status != 0
+    err = stop(start(*words, "--output", tmp_path / "stopped"), tmp_path / "stopped", 1)
     assert err.count("stopped; saved at step") == 1
     assert not (tmp_path / "stopped" / "results.json").exists()
     torchrun("--resume", tmp_path / "stopped")
@@ -141,10 +146,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, agent, start, torchrun
 @pytest.mark.slow
 def test_another_number_of_processes_goes_on_and_says_so(tmp_path, capsys, start):
     folder = tmp_path / "run"
-    started = start(*LONG, "--shard", "envs", "--output", folder)
-    wait_for_checkpoints(started, folder, 1)
-    started.send_signal(signal.SIGTERM)
-    ended(started, within=SECONDS)
+    stop(start(*LONG, "--shard", "envs", "--output", folder), folder, 1)
     status, _, err = ended(start("--resume", folder, processes=3))
     assert status != 0
     assert "3 processes share the environments: num_envs = 4 must be divisible by 3" in err
@@ -176,11 +178,7 @@ def test_a_process_that_dies_ends_the_others_and_what_was_saved_stays(tmp_path, 
 @pytest.mark.slow
 def test_parts_that_were_stopped_are_gone_on_with_by_another_number_of_processes(tmp_path, start, torchrun):
     folder = tmp_path / "run"
-    started = start(*LONG, "--seeds", "0..2", "--output", folder)
-    wait_for_checkpoints(started, folder, 2)
-    started.send_signal(signal.SIGTERM)
-    status, _, err = ended(started, within=SECONDS)
-    assert status != 0
+    err = stop(start(*LONG, "--seeds", "0..2", "--output", folder), folder, 2)
     assert err.count("of 2 parts are finished, and those in training are saved") == 1
     assert (folder / "parts.json").exists()
     torchrun("--resume", folder, processes=3)  # one of them finds nothing left to do
