@@ -27,7 +27,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 WIDE = 256
 """Units from which on a CPU with avx512_bf16 gains by bfloat16. On one core of an EPYC (Zen 4) an iteration of PPO took
-1.26 of float32's time with two layers of 64 units, .88 with 256, .53 with 1,024 (benchmarks/precision.py)."""
+1.20 of float32's time with two layers of 64 units, .78 with 256, .60 with 1,024 (benchmarks/precision.py)."""
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -244,6 +244,15 @@ def _solved(side: dict[str, Any]) -> str:
     return f"{side['solved_seconds']:.1f} s ({count})" if side["solved_seconds"] is not None else f"– ({count})"
 
 
+def command_line(options: argparse.Namespace) -> str:
+    """Return the command that measures the same again."""
+    words = ["python benchmarks/peers.py", f"--repeats {options.repeats}"]
+    words += ["--compiled"] if options.compiled else []
+    words += [f"--limit {options.limit:g}"] if options.limit else []
+    words += [f"--only {' '.join(options.only)}"] if options.only != list(CASES) else []
+    return " ".join([*words, *(["--words", *options.words] if options.words else [])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="PEER", choices=list(CASES), default=list(CASES))
@@ -270,7 +279,7 @@ def main() -> None:
         **provenance(),
         "cpu_threads": 1,
         "core": options.core,
-        "words": options.words,
+        "command": command_line(options),
         "minutes": round((time.perf_counter() - start) / 60, 1),
         "summary": summarise(found),
         "runs": found,

@@ -55,7 +55,10 @@ def members_text(results: dict[str, Any]) -> str:
     count = results["members"]
     return (
         f"{count} seeds in one process: {together:.2f} s; {count} runs one after another: {apart:.2f} s; "
-        f"**{together / apart:.2f}** of the time (start-up left out on both sides)."
+        f"**{together / apart:.2f}** of the time (start-up left out on both sides).\n\n"
+        f"Of the CPU time of {count} processes, start-up included, one process takes "
+        f"**{results['process_ratio']:.2f}** "
+        f"({results['iterations'] * 2048:,} steps a seed, {len(results['processes_cpu_s'])} repeat)."
     )
 
 
@@ -64,6 +67,15 @@ def updates_text(results: dict[str, Any]) -> str:
     theirs = rates["stable-baselines3"]
     lines = ["| | updates/s, all members | of SB3's SAC |", "|---|--:|--:|"]
     lines += [f"| {name} | {rate:,.0f} | {rate / theirs:.1f}× |" for name, rate in rates.items()]
+    return "\n".join(lines)
+
+
+def compiled_text(results: dict[str, Any]) -> str:
+    lines = ["| agent | members | eager, steps/s | compiled | ratio | to compile |", "|---|--:|--:|--:|--:|--:|"]
+    for name, one in results["found"].items():
+        case, _, members = name.rpartition("/")
+        rates = f"{one['eager']:,.0f} | {one['compiled']:,.0f} | {one['ratio']:.1f}×"
+        lines.append(f"| `{case}` | {members} | {rates} | {one['compiling']:.0f} s |")
     return "\n".join(lines)
 
 
@@ -88,6 +100,7 @@ PARTS: dict[str, Part] = {
         "python benchmarks/time_to_solve.py", 4, lambda results: time_to_solve.table(results["summary"])
     ),
     "updates": Part("python benchmarks/throughput.py", 4, updates_text, file="throughput"),
+    "compiled": Part("python benchmarks/compiled.py", 7, compiled_text),
     "members": Part("python benchmarks/members.py", 4, members_text),
     "scaling": Part(
         "python benchmarks/scaling.py",
@@ -132,7 +145,7 @@ def part(name: str) -> str:
             f"`benchmarks/results/{which.file or name}.json`."
         )
     picture = f"![{which.figure[1]}](figures/{which.figure[0]})\n\n" if which.figure else ""
-    return f"{picture}{which.text(results)}\n\n{provenance_line(results, which.command)}"
+    return f"{picture}{which.text(results)}\n\n{provenance_line(results, results.get('command', which.command))}"
 
 
 def main() -> None:
