@@ -160,7 +160,7 @@ def _variation_table(variations: Sequence[VariationResult], results: Mapping[str
     ]
     for each in variations:
         cells = [show(value) for value in each.settings.values()] + [str(each.num_seeds)]
-        cells += [format_spread(*each.returns[kind]) for kind in ("sampled", "greedy")]
+        cells += [each.spread(kind) for kind in ("sampled", "greedy")]
         lines.append(f"| {' | '.join(cells)} | {each.num_solved} of {each.num_seeds} |")
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gumbelrl.agents.evaluation import KINDS, RETURNS
+from gumbelrl.agents.progress import format_return, format_spread
 from gumbelrl.agents.variations import members_by_variation, variation_name
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class VariationResult:
     num_seeds: int
     returns: Mapping[str, tuple[float, float]]
     num_solved: int
+
+    def spread(self, kind: str) -> str:
+        """Return `mean ± deviation` over seeds, or the return of a single one."""
+        mean, deviation = self.returns[kind]
+        return format_spread(mean, deviation) if self.num_seeds > 1 else format_return(mean)
 
 
 def variation_results(members: Sequence[Mapping[str, Any]]) -> list[VariationResult]:

@@ -55,7 +55,7 @@ def variation_lines(variations: Sequence[VariationResult]) -> list[str]:
         [
             *(show(value) for value in each.settings.values()),
             str(each.num_seeds),
-            *(format_spread(*each.returns[kind]) for kind in KINDS),
+            *(each.spread(kind) for kind in KINDS),
             f"{each.num_solved}/{each.num_seeds}",
         ]
         for each in variations
@@ -64,5 +64,5 @@ def variation_lines(variations: Sequence[VariationResult]) -> list[str]:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     best = variations[0]
     words = " ".join(f"--{name} {show(value)}" for name, value in zip(names, best.settings.values(), strict=True))
-    said = f"best: {words}  (sampled return {format_spread(*best.returns['sampled'])}; returns are the mean and "
-    return [*(f"  {line}" for line in lines), "", f"{said}standard deviation over seeds)"]
+    over = "; returns are the mean and standard deviation over seeds" if best.num_seeds > 1 else ""
+    return [*(f"  {line}" for line in lines), "", f"best: {words}  (sampled return {best.spread('sampled')}{over})"]

@@ -19,6 +19,7 @@ from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.experiment import Experiment, load_experiment
 from gumbelrl.agents.results import variation_results
 from gumbelrl.agents.run_config import RunConfig
+from gumbelrl.agents.run_report import variation_lines
 from gumbelrl.agents.tracking.base import read_variations
 from gumbelrl.agents.tracking.sinks import LONGEST_NAME, run_labels
 from gumbelrl.agents.variations import alone, member_names, parse_variations, show, variation_name
@@ -322,3 +323,14 @@ def test_trackers_are_told_each_members_own_settings(tmp_path):
 def test_a_name_is_asked_once():
     with pytest.raises(RunError, match="discount is given more than once"):
         parse_variations(["discount=.9", "--discount=.8"])
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "said"), [(1, "best: --learning-rate 0.1  (sampled return 12.0)"), (2, "12.0 ± 0.0")]
+)
+def test_one_seed_has_no_spread(num_seeds, said):
+    returns = {f"eval/{kind}_return": 12.0 for kind in ("sampled", "greedy")}
+    own = {"variation": "learning-rate=0.1", "settings": {"learning_rate": 0.1}, "solved_at": None, **returns}
+    lines = variation_lines(variation_results([{"seed": seed, **own} for seed in range(num_seeds)]))
+    assert ("±" in "".join(lines)) == (num_seeds > 1)
+    assert said in lines[-1]
