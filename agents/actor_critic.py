@@ -34,7 +34,7 @@ from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.agents.returns import lambda_returns
-from gumbelrl.agents.rollout import Transition, take
+from gumbelrl.agents.rollout import Transition, minibatches, take
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -238,7 +238,7 @@ class ActorCritic:
         data = self._rows(rollout)
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
-            for rows in self.streams.permutation(data["target"].shape[1]).chunk(self.config.minibatches, dim=1):
+            for rows in self._orders(data["target"]).unbind():
                 metrics = self._learn(data, rows)
         self.perception.merge(rollout)
         return metrics
@@ -247,6 +247,10 @@ class ActorCritic:
         """Return what is learned from a rollout in rows, see `Perception.rows`."""
         seen = self.perception.normalised(rollout)
         return self.perception.rows(seen, target=self._targets(seen))
+
+    def _orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
+        """Return which rows are in each minibatch of a pass."""
+        return minibatches(self.streams, target.shape[1], self.config.minibatches)
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

@@ -65,7 +65,10 @@ class CompiledMethod:
 
     def graph(self, *inputs: Any, **choices: Any) -> Graph | None:
         """Return the graph for inputs like these, made if need be, or None where there can be none."""
-        key = (*_layout(inputs), *choices.items())
+        return self._graph_of(_parts(inputs), inputs, choices)
+
+    def _graph_of(self, parts: list[Any], inputs: tuple[Any, ...], choices: dict[str, Any]) -> Graph | None:
+        key = (*_layout(inputs, parts), *choices.items())
         if key not in self.graphs:
             try:
                 self.graphs[key] = Graph(self, inputs, choices)
@@ -77,8 +80,9 @@ class CompiledMethod:
         return self.graphs[key]
 
     def __call__(self, *inputs: Any, **choices: Any) -> Any:
-        graph = self.graph(*inputs, **choices)
-        return self.method(*inputs, **choices) if graph is None else graph(*inputs)
+        parts = _parts(inputs)
+        graph = self._graph_of(parts, inputs, choices)
+        return self.method(*inputs, **choices) if graph is None else graph(parts)
 
 
 class Graph:
@@ -113,7 +117,7 @@ class Graph:
             self.names = list(found) if isinstance(found, dict) and len(found) == len(outputs) else None
             return [each.detach() for each in outputs]
 
-        examples = [*(place.value.detach().clone() for place in places)]
+        examples = [place.value.detach() for place in places]
         examples += [parts[index].detach().contiguous() for index in given]  # parts of a batch are views
         try:
             self.program, used = _compiled(traced, examples)
@@ -124,8 +128,9 @@ class Graph:
         self.given = [given[index - len(places)] for index in used if index >= len(places)]
 
     @torch.no_grad()
-    def __call__(self, *inputs: Any) -> Any:
-        found = self.program([*self.state(), *self.taken(inputs)])
+    def __call__(self, parts: list[Any]) -> Any:
+        """Return what the method would, of inputs that are opened already."""
+        found = self.program([*self.state(), *self._taken(parts)])
         if self.names is not None:
             return dict(zip(self.names, found, strict=True))
         return pytree.tree_unflatten(found, self.returned)
@@ -136,18 +141,23 @@ class Graph:
 
     def taken(self, inputs: Sequence[Any]) -> list[Tensor]:
         """Return what the graph takes of the inputs, laid out as it takes it."""
-        parts = _parts(inputs)
+        return self._taken(_parts(inputs))
+
+    def _taken(self, parts: list[Any]) -> list[Tensor]:
         return [parts[index].contiguous() for index in self.given]
 
 
 def _compiled(function: Callable[..., Any], examples: list[Any]) -> tuple[Program, list[int]]:
     """Return a function of tensors compiled for some like the examples, and which of them it takes."""
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with warnings.catch_warnings(), _compiling():
         warnings.simplefilter("ignore")  # of torch about its own parts
-        copies = [each.clone(memory_format=torch.preserve_format) for each in examples]
-        graph = make_fx(function, decomposition_table=on_cpu())(*copies)
+        # By tensors that only say how large they are: a replay may have most of the memory.
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        sizes = [mode.from_tensor(each, static_shapes=True) for each in examples]
+        graph = make_fx(function, decomposition_table=on_cpu(), _allow_non_fake_inputs=True)(*sizes)
         inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
         used = [index for index, node in enumerate(inputs) if node.users]
         for node in inputs:
@@ -176,7 +186,9 @@ def _parts(inputs: Sequence[Any]) -> list[Any]:
     """Return what inputs hold, dictionaries and dataclasses opened."""
     parts: list[Any] = []
     for each in inputs:
-        if isinstance(each, dict):
+        if isinstance(each, Tensor):
+            parts.append(each)
+        elif isinstance(each, dict):
             parts.extend(each.values())
         elif dataclasses.is_dataclass(each):
             parts.extend(vars(each).values())
@@ -200,13 +212,10 @@ def _filled(inputs: Sequence[Any], parts: list[Any]) -> list[Any]:
     return filled
 
 
-def _layout(inputs: Sequence[Any]) -> Iterator[Any]:
-    """Yield what a graph is made for: names, shapes and what is no tensor."""
-    for each in inputs:
-        if isinstance(each, dict):
-            yield from each
-    for part in _parts(inputs):
-        yield part.shape if isinstance(part, Tensor) else part
+def _layout(inputs: Sequence[Any], parts: list[Any]) -> list[Any]:
+    """Return what a graph is made for: names, shapes and what is no tensor; `parts` is what the inputs hold."""
+    names = [name for each in inputs if isinstance(each, dict) for name in each]
+    return names + [part.shape if isinstance(part, Tensor) else part for part in parts]
 
 
 # What an object holds -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from gumbelrl.agents.compiled_methods import CompiledMethod
 from gumbelrl.agents.compiled_rollout import compile_rollout
 from gumbelrl.agents.progress_tensors import numbers_on_the_device
 
-LEARNING = ("_rows", "_learn", "_step")
-"""Methods that agents may have: from a rollout to targets; a step on some of its rows; a step on a batch. The last is
-part of the one before where an agent has both."""
+LEARNING = ("rollout_noise", "_rows", "_orders", "_learn", "_step")
+"""Methods that agents may have: the noise of a rollout; from it to targets; which rows are in each minibatch; a step on
+some rows; a step on a batch. The last is part of the one before where an agent has both."""
 
 
 def compile_training(trainer: Any, *, or_eager: bool = False) -> None:
@@ -33,6 +33,9 @@ def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
     methods = {name: CompiledMethod(agent, name, kept=kept, or_eager=or_eager) for name in names}
     if "_learn" in methods:
         del methods["_step"]
+    if kept:
+        methods["_draw"] = CompiledMethod(agent, "_draw", or_eager=or_eager)
+        methods["replay"] = CompiledMethod(agent.replay, "_enter", or_eager=or_eager)
     load = agent.load_state_dict
 
     def load_anew(state: dict[str, Any]) -> None:
@@ -41,7 +44,7 @@ def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
         for method in methods.values():
             method.graphs.clear()
 
-    for name, method in methods.items():
-        setattr(agent, name, method)
+    for method in methods.values():
+        setattr(method.owner, method.name, method)
     agent.load_state_dict = load_anew
     numbers_on_the_device(agent)

@@ -317,11 +317,22 @@ class OffPolicyAgent(Generic[Config]):
         self.num_steps_seen += rollout.reward.shape[0] * rollout.reward.shape[2] * self.group.size
         metrics: dict[str, Tensor] = {}
         if self.num_steps_seen >= config.learning_starts and self.replay.num_rows:
-            drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
-            for batch in self._normalised(drawn).split(config.batch_size):
-                metrics |= self.learn(batch)
+            metrics = self.learn_from_replay()
         self.perception.merge(rollout)
         return metrics if "policy/probs" in metrics else self._metrics_of(rollout) | metrics
+
+    def learn_from_replay(self) -> dict[str, Tensor]:
+        """Make the updates of an iteration; return metrics, each of the last update that had it, see `learn`."""
+        metrics: dict[str, Tensor] = {}
+        for columns in self._draw():
+            metrics |= self.learn(Batch(**columns))
+        return metrics
+
+    def _draw(self) -> list[dict[str, Tensor]]:
+        """Return the columns of each batch of an iteration, with observations as the networks see them."""
+        config = self.config
+        drawn = self.replay.sample(config.updates_per_iteration * config.batch_size, generator=self.streams)
+        return [batch.columns() for batch in self._normalised(drawn).split(config.batch_size)]
 
     def _normalised(self, drawn: Batch) -> Batch:
         """Return transitions as the networks see them: by the statistics of now, not of when they were stored."""

@@ -11,7 +11,7 @@ sampled, and a member that has moved too far sits out the rest of its update whi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.member_settings import across, fill
-from gumbelrl.agents.rollout import Transition, take
+from gumbelrl.agents.rollout import Transition, minibatches, take
 from gumbelrl.agents.score_function import (
     UNUSED_TEMPERATURE,
     ScoreFunctionAgent,
@@ -116,20 +116,20 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self._rows(rollout)
+        data, explained = self._rows(rollout)
         active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
         metrics: dict[str, Tensor] = {}
         for _ in range(self.config.epochs):
             if self.config.target_kl is None:
-                for rows in self._orders(data):
+                for rows in self._orders(data["target"]).unbind():
                     metrics = self._learn(data, rows)
                 continue
-            for minibatch in self._minibatches(data):
-                loss, metrics = self.loss(minibatch)
+            for rows in self._orders(data["target"]).unbind():
+                loss, metrics = self.loss(take(data, rows))
                 metrics["policy/kl"] = self.group.mean(metrics["policy/kl"])
                 active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
                 metrics["gradient/norm"] = self._descend_where(active, loss)
-        metrics["train/explained_variance"] = explained_variance(data["value"], data["target"])
+        metrics["train/explained_variance"] = explained
         self.perception.merge(rollout)
         return metrics
 
@@ -165,22 +165,18 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
             }
         return loss, metrics
 
-    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
-        """Return what is learned from a rollout in rows, see `batch`."""
-        return self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+    def _rows(self, rollout: Transition) -> tuple[dict[str, Tensor], Float[Tensor, " member"]]:
+        """Return what is learned from a rollout in rows, see `batch`, and the explained variance."""
+        data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
+        return data, explained_variance(data["value"], data["target"])
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""
         return self._step(take(data, rows))
 
-    def _orders(self, data: dict[str, Tensor]) -> tuple[Int[Tensor, "member row"], ...]:
-        """Return which rows are in each minibatch of a pass, by each member's own order."""
-        return self.streams.permutation(data["target"].shape[1]).chunk(self.config.minibatches, dim=1)
-
-    def _minibatches(self, data: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Yield all rows once, in each member's own order."""
-        for rows in self._orders(data):
-            yield take(data, rows)
+    def _orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
+        """Return which rows are in each minibatch of a pass."""
+        return minibatches(self.streams, target.shape[1], self.config.minibatches)
 
     def _descend_where(self, active: Bool[Tensor, " member"], loss: Float[Tensor, " member"]) -> Tensor:
         """Make a step of the members that are `active`; return the norms of the gradients.

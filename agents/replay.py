@@ -41,15 +41,17 @@ class Batch:
     next_mask: Bool[Tensor, "member batch group choice"] | None = None
     probs: Float[Tensor, "member batch group choice"] | None = None
 
+    def columns(self) -> dict[str, Tensor]:
+        """Return what it has, by name."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def split(self, size: int) -> list[Batch]:
         """Return it as batches of `size`."""
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        starts = range(0, self.reward.shape[1], size)
-        parts: list[dict[str, Any]] = [
-            {name: None if column is None else column[:, start : start + size] for name, column in columns.items()}
-            for start in starts
+        columns = self.columns()
+        return [
+            Batch(**{name: column[:, start : start + size] for name, column in columns.items()})
+            for start in range(0, self.reward.shape[1], size)
         ]
-        return [Batch(**part) for part in parts]
 
 
 def index_type(count: int) -> torch.dtype:
@@ -130,8 +132,12 @@ class Replay:
         spare = self.return_steps - 1
         if spare:
             self.pending = {name: column[-spare:].clone() for name, column in steps.items()}
-        if steps["reward"].shape[0] > spare:
-            self._write(n_step_transitions(steps, self.return_steps, self.discount))
+        time, _, envs = steps["reward"].shape
+        if time > spare:
+            if not self.columns:
+                self._make_columns(steps)
+            self._enter(steps)
+            self.num_rows = min(self.num_rows + (time - spare) * envs, self.capacity)
 
     def _steps(self, rollout: Transition) -> dict[str, Tensor]:
         """Return the rollout as it is stored, each `[time, member, env, ...]`."""
@@ -150,23 +156,22 @@ class Replay:
             steps["probs"] = rollout.logits.softmax(-1)
         return steps
 
-    def _write(self, transitions: dict[str, Tensor]) -> None:
-        rows = {name: column.transpose(0, 1).flatten(1, 2) for name, column in transitions.items()}
-        members, count = rows["reward"].shape
-        if count > self.capacity:
-            rows = {name: row[:, -self.capacity :] for name, row in rows.items()}
-            count = self.capacity
-        if not self.columns:
-            self.columns = {
-                name: torch.zeros(members, self.capacity, *row.shape[2:], dtype=row.dtype, device=self.device)
-                for name, row in rows.items()
-            }
+    def _make_columns(self, steps: dict[str, Tensor]) -> None:
+        """Make room for transitions like those of some steps."""
+        for name, column in n_step_transitions(steps, self.return_steps, self.discount).items():
+            shape = (column.shape[1], self.capacity, *column.shape[3:])
+            self.columns[name] = torch.zeros(shape, dtype=column.dtype, device=self.device)
+
+    def _enter(self, steps: dict[str, Tensor]) -> None:
+        """Write the transitions of some steps over the oldest rows; all that is done on the device."""
+        transitions = n_step_transitions(steps, self.return_steps, self.discount)
+        rows = {name: column.transpose(0, 1).flatten(1, 2)[:, -self.capacity :] for name, column in transitions.items()}
+        count = rows["reward"].shape[1]
         where = (self.position + torch.arange(count, device=self.device)) % self.capacity
         for name, row in rows.items():
             self.columns[name].index_copy_(1, where, row)
         self.position.add_(count).remainder_(self.capacity)
         self.size.add_(count).clamp_(max=self.capacity)
-        self.num_rows = min(self.num_rows + count, self.capacity)
 
     # Reading --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gumbelrl.random import RandomStreams
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -43,6 +45,11 @@ def stack_rollout(transitions: list[Transition]) -> Transition:
     columns = {name: [getattr(step, name) for step in transitions] for name in Transition.__dataclass_fields__}
     stacked: dict[str, Any] = {name: None if rows[0] is None else torch.stack(rows) for name, rows in columns.items()}
     return Transition(**stacked)
+
+
+def minibatches(streams: RandomStreams, length: int, count: int) -> Int[Tensor, "minibatch member row"]:
+    """Return which of `length` rows are in each of `count` minibatches, by each member's own random order."""
+    return streams.permutation(length).unflatten(1, (count, -1)).transpose(0, 1).contiguous()
 
 
 def take(columns: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:

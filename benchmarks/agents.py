@@ -117,9 +117,9 @@ TASKS: dict[str, Task] = {
 }
 
 
-def run(task: Task, seeds: tuple[int, ...], *, watch: bool = False) -> dict[str, Any]:
+def run(task: Task, seeds: tuple[int, ...], *, compiled: bool = False, watch: bool = False) -> dict[str, Any]:
     """Train all seeds of a task side by side, evaluate them, and return what the tables need."""
-    trainer, make_env = build(task, seeds)
+    trainer, make_env = build(task, seeds, compiled=compiled)
     start = time.perf_counter()
     steps, curve = [], []
     while not trainer.finished:
@@ -138,6 +138,7 @@ def run(task: Task, seeds: tuple[int, ...], *, watch: bool = False) -> dict[str,
     return {
         **asdict(task),
         "seeds": list(seeds),
+        "compiled": compiled,
         "steps": steps,
         "curve": [[None if np.isnan(x) else round(x, 4) for x in row] for row in rows.T.tolist()],
         "reached_at": [steps[int(column.argmax())] if column.any() else None for column in reached.T],
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--seeds", help="FIRST..LAST, to try; nothing is written")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="try settings; nothing is written")
     parser.add_argument("--again", action="store_true", help="run tasks that have a result too")
+    parser.add_argument("--compile", action="store_true", help="compile the steps: equal to rounding, sooner done")
     parser.add_argument("--list", action="store_true", help="print the tasks")
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
     options = parser.parse_args()
@@ -234,7 +236,7 @@ def main() -> None:
         if name in results and not options.again and not trying:
             continue
         seeds = range(int(first), int(last or first) + 1) if first else range(task.num_seeds)
-        entry = run(changed(task, options.set), tuple(seeds), watch=trying)
+        entry = run(changed(task, options.set), tuple(seeds), compiled=options.compile, watch=trying)
         print(line(name, entry), flush=True)
         if not trying:
             results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gumbelrl.agents import AGENTS, Trainer
+from gumbelrl.agents.compiled_training import compile_training
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
@@ -40,8 +41,8 @@ class Task:
     num_seeds: int = 10
 
 
-def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
-    """Return a trainer of the task and what makes its environments."""
+def build(task: Task, seeds: tuple[int, ...], *, compiled: bool = False) -> tuple[Trainer, Any]:
+    """Return a trainer of the task, whose steps may be compiled, and what makes its environments."""
 
     def make_env(num_envs: int) -> BatchedEnv:
         env = make(task.env, num_envs=num_envs, **task.env_settings)
@@ -63,4 +64,6 @@ def build(task: Task, seeds: tuple[int, ...]) -> tuple[Trainer, Any]:
         device="cpu",
     )
     trainer = Trainer(agent, env, seeds=seeds, total_steps=task.total_steps, temperature=schedule.value)
+    if compiled:
+        compile_training(trainer)
     return trainer, make_env

@@ -70,7 +70,7 @@ def theirs(batch: int) -> Callable[[int], None]:
 
 def ours(batch: int, members: int, *, compiled: bool = False, **settings: Any) -> Callable[[int], None]:
     """Return what makes a number of updates of all members of our SAC, its optimiser step compiled or not."""
-    given = {"replay_capacity": HELD, "hidden": HIDDEN, "return_steps": 1, **settings}
+    given = {"replay_capacity": HELD, "hidden": HIDDEN, "return_steps": 1, "updates_per_iteration": 1, **settings}
     config = SACConfig(batch_size=batch, **given)
     layout = ActionLayout.from_space(spaces.Discrete(CHOICES))
     agent = SAC(config, layout=layout, num_features=FEATURES, seeds=tuple(range(members)))
@@ -93,7 +93,7 @@ def ours(batch: int, members: int, *, compiled: bool = False, **settings: Any) -
 
     def learn(count: int) -> None:
         for _ in range(count):
-            agent.learn(agent.replay.sample(batch, generator=agent.streams))
+            agent.learn_from_replay()
 
     return learn
 

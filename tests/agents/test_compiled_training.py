@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gumbelrl.agents.compilation import compiles, optimiser_steps
 from gumbelrl.agents.compiled_rollout import compile_rollout
@@ -76,8 +78,40 @@ def test_compiled_sac_equals_eager() -> None:
     check_equal("sac")
 
 
+def test_compiled_sac_equals_eager_while_it_waits_for_steps() -> None:
+    check_equal("sac", rollout_steps=1, return_steps=2)
+
+
 def test_compiled_ppo_equals_eager() -> None:
     check_equal("ppo", normalise_observations=True)
+
+
+def test_a_large_replay_is_not_copied_for_the_compiler() -> None:
+    capacity = 50_000
+    trainer = trainer_of("sac", compiled=True, replay_capacity=capacity, return_steps=3, rollout_steps=1)
+    agent: Any = trainer.agent
+
+    class Watch(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if type(found) is Tensor and found.device.type == "cpu":
+                held = {column.untyped_storage().data_ptr() for column in agent.replay.columns.values()}
+                if found.untyped_storage().data_ptr() not in held:
+                    self.largest = max(self.largest, found.numel())
+            return found
+
+    for _ in range(2):
+        trainer.iterate()  # too few steps for a transition of three
+    steps = {name: torch.cat([column, column[-1:]]) for name, column in agent.replay.pending.items()}
+    agent.replay._make_columns(steps)
+    with Watch() as watch:
+        agent.replay._enter(steps)
+        agent.replay.num_rows = len(SEEDS) * 4
+        drawn = agent._draw()
+    assert drawn[0]["reward"].shape == (len(SEEDS), 8)
+    assert 0 < watch.largest < capacity
 
 
 @pytest.mark.slow
