@@ -131,7 +131,7 @@ def run(task: Task, seeds: tuple[int, ...], *, compiled: bool = False, watch: bo
             if watch:
                 print(f"{trainer.step:>9,}", " ".join(f"{each:8.2f}" for each in curve[-1]), flush=True)
     seconds = time.perf_counter() - start
-    returns_at_end = evaluate_both(trainer.agent, make_env, seeds=seeds, episodes=EPISODES)
+    returns_at_end = evaluate_both(trainer.agent, make_env, seeds=seeds, episodes=task.episodes)
     means = {kind: returns.mean(1).tolist() for kind, returns in returns_at_end.items()}
     rows = np.array(curve)
     reached = rows >= task.goal  # NaN, of too few episodes, has not

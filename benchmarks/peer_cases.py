@@ -30,6 +30,13 @@ PUREJAXRL_PPO = [
     *words("--num-envs 4 --rollout-steps 128 --epochs 4 --minibatches 4 --learning-rate 0.00025 --no-anneal"),
     *words("--no-anneal-clip --entropy-coefficient 0.01 --total-steps 500000"),
 ]
+# As much data and as many updates, from more environments at a time, on both sides.
+WIDE_PUREJAXRL_PPO = [*PUREJAXRL_PPO, *words("--num-envs 64 --rollout-steps 8")]
+WIDE_PPO = [
+    *PPO,
+    *words("--num-envs 64 --rollout-steps 32 --epochs 4 --minibatches 4 --discount 0.98 --trace 0.8"),
+    *words("--total-steps 1000000"),
+]
 ZOO_A2C = [
     *words("--agent a2c --num-envs 8 --rollout-steps 5 --optimizer rmsprop --learning-rate 0.0007 --no-anneal"),
     *words("--reward-scale 1.0 --no-normalise-advantages --total-steps 500000"),
@@ -92,6 +99,14 @@ CASES: dict[str, Case] = {
         "RL-Zoo: 8 envs × 32, batch 256, 20 epochs",
         limit=25.0,
     ),
+    "sb3-ppo-wide": Case(
+        "SB3 PPO, wide",
+        "stable_baselines3",
+        "run_stable_baselines3.py",
+        "ppo-wide",
+        WIDE_PPO,
+        "64 envs × 32, 4 epochs × 4 minibatches, otherwise RL-Zoo",
+    ),
     "sb3-a2c": Case(
         "SB3 A2C", "stable_baselines3", "run_stable_baselines3.py", "a2c", ZOO_A2C, "RL-Zoo: 8 envs × 5, RMSprop"
     ),
@@ -131,6 +146,15 @@ CASES: dict[str, Case] = {
         "purejaxrl",
         PUREJAXRL_PPO,
         "PureJaxRL: 4 envs × 128, 4 epochs × 4 minibatches",
+        warm_up=2500,
+    ),
+    "rejax-purejaxrl-wide": Case(
+        "rejax PPO as PureJaxRL, wide",
+        "rejax",
+        "run_rejax.py",
+        "purejaxrl-wide",
+        WIDE_PUREJAXRL_PPO,
+        "64 envs × 8, otherwise PureJaxRL",
         warm_up=2500,
     ),
     "rejax-ppo-8": Case(

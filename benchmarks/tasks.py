@@ -21,10 +21,11 @@ class Task:
     Attributes:
         goal: mean return that counts as reached.
         measure: of what: `training`, the last 100 training episodes, exploration included, at the end and before;
-            `greedy`, 100 episodes with the most probable actions at the end.
+            `greedy`, the final policy's most probable actions.
         settings: of the agent, beside its defaults; none for those alone.
         time_limit: steps of an episode, where the environment has no limit of its own; 0 for none.
         num_seeds: of a result, from 0 up.
+        episodes: of the final evaluation of each seed.
     """
 
     env: str
@@ -39,6 +40,7 @@ class Task:
     env_settings: dict[str, Any] = field(default_factory=dict)
     time_limit: int = TIME_LIMIT
     num_seeds: int = 10
+    episodes: int = 100
 
 
 def build(task: Task, seeds: tuple[int, ...], *, compiled: bool = False) -> tuple[Trainer, Any]:

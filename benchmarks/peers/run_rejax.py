@@ -16,6 +16,16 @@ from record import WINDOW, options
 
 CHUNK = 2500  # steps in one compiled call: long beside a call, short beside a run
 PPO = {"agent_kwargs": {"activation": "tanh"}, "gamma": 0.99, "gae_lambda": 0.95, "clip_eps": 0.2, "max_grad_norm": 0.5}
+PUREJAXRL = {
+    **PPO,
+    "num_envs": 4,
+    "num_steps": 128,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "learning_rate": 2.5e-4,
+    "ent_coef": 0.01,
+    "vf_coef": 0.5,
+}
 # Algorithm, steps in all, settings.
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ppo": (
@@ -32,20 +42,8 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
             "vf_coef": 0.5,
         },
     ),
-    "purejaxrl": (
-        "ppo",
-        500_000,
-        {
-            **PPO,
-            "num_envs": 4,
-            "num_steps": 128,
-            "num_epochs": 4,
-            "num_minibatches": 4,
-            "learning_rate": 2.5e-4,
-            "ent_coef": 0.01,
-            "vf_coef": 0.5,
-        },
-    ),
+    "purejaxrl": ("ppo", 500_000, PUREJAXRL),
+    "purejaxrl-wide": ("ppo", 500_000, {**PUREJAXRL, "num_envs": 64, "num_steps": 8}),
 }
 
 

@@ -15,6 +15,13 @@ from stable_baselines3.common.env_util import make_vec_env
 # Class, environments, steps in all, updates a step, settings.
 CASES: dict[str, tuple[Any, int, int, float, dict[str, Any]]] = {
     "ppo": (PPO, zoo_settings.PPO_ENVS, zoo_settings.PPO_STEPS, zoo_settings.PPO_UPDATES, zoo_settings.PPO),
+    "ppo-wide": (
+        PPO,
+        zoo_settings.WIDE_PPO_ENVS,
+        zoo_settings.WIDE_PPO_STEPS,
+        zoo_settings.WIDE_PPO_UPDATES,
+        zoo_settings.WIDE_PPO,
+    ),
     "a2c": (A2C, zoo_settings.A2C_ENVS, zoo_settings.A2C_STEPS, zoo_settings.A2C_UPDATES, zoo_settings.A2C),
     "dqn": (DQN, 1, zoo_settings.DQN_STEPS, zoo_settings.DQN_UPDATES, zoo_settings.DQN),
     "qrdqn": (QRDQN, 1, zoo_settings.DQN_STEPS, zoo_settings.DQN_UPDATES, zoo_settings.QRDQN),

@@ -28,6 +28,11 @@ PPO: dict[str, Any] = {
 PPO_UPDATES = PPO["n_epochs"] / PPO["batch_size"]
 """Optimiser steps for each environment step."""
 
+# The same with more environments, larger minibatches and fewer passes; not of the Zoo.
+WIDE_PPO_ENVS, WIDE_PPO_STEPS = 64, 1_000_000
+WIDE_PPO: dict[str, Any] = {**PPO, "batch_size": 512, "n_epochs": 4}
+WIDE_PPO_UPDATES = WIDE_PPO["n_epochs"] / WIDE_PPO["batch_size"]
+
 A2C_ENVS, A2C_STEPS = 8, 500_000
 A2C: dict[str, Any] = {"ent_coef": 0.0}
 A2C_UPDATES = 1 / (A2C_ENVS * 5)
