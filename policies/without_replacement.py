@@ -46,7 +46,7 @@ def sample_without_replacement(
     )
     total = log_probs.new_zeros(1, *log_probs.shape[:-2])
     score = total
-    paths: list[Int[Tensor, "sample *batch"]] = []
+    steps: list[tuple[Tensor, Tensor]] = []
     for group in range(groups):
         child = total.unsqueeze(-1) + log_probs[..., group, :]
         noise = others[: len(total), ..., group - 1, :] if group else first[..., 0, :]
@@ -56,9 +56,22 @@ def sample_without_replacement(
         score, index = score.movedim(0, -2).flatten(-2).topk(keep, dim=-1)
         score, index = score.movedim(-1, 0), index.movedim(-1, 0)
         total = child.movedim(0, -2).flatten(-2).movedim(-1, 0).gather(0, index)
-        parent, choice = index // choices, index % choices
-        paths = [*(path.gather(0, parent) for path in paths), choice]
-    return one_hot(torch.stack(paths, dim=-1), choices).to(logits.dtype)
+        steps.append((index // choices, index % choices))
+    return one_hot(_walked_back(steps), choices).to(logits.dtype)
+
+
+def _walked_back(steps: list[tuple[Tensor, Tensor]]) -> Int[Tensor, "sample *batch group"]:
+    """Return the choices of each path that is left, from the end to the start.
+
+    Args:
+        steps: of each group, for each path `[sample, *batch]`: which path of the group before it goes on with, and how.
+    """
+    parent, choice = steps[-1]
+    path = [choice]
+    for earlier, choices in reversed(steps[:-1]):
+        path.append(choices.gather(0, parent))
+        parent = earlier.gather(0, parent)
+    return torch.stack(path[::-1], dim=-1)
 
 
 def _gumbel(shape: tuple[int, ...], logits: Tensor, generator: Generator) -> Tensor:
@@ -85,13 +98,13 @@ def most_probable(
     log_probs = joint_log_probs(logits)
     choices = log_probs.shape[-1]
     total = log_probs.new_zeros(1, *log_probs.shape[:-2])
-    paths: list[Int[Tensor, "sample *batch"]] = []
+    steps: list[tuple[Tensor, Tensor]] = []
     for group in range(log_probs.shape[-2]):
         child = (total.unsqueeze(-1) + log_probs[..., group, :]).movedim(0, -2).flatten(-2)
         best, index = child.topk(min(count, child.shape[-1]), dim=-1)
         total, index = best.movedim(-1, 0), index.movedim(-1, 0)
-        paths = [*(path.gather(0, index // choices) for path in paths), index % choices]
-    return one_hot(torch.stack(paths, dim=-1), choices).to(logits.dtype)
+        steps.append((index // choices, index % choices))
+    return one_hot(_walked_back(steps), choices).to(logits.dtype)
 
 
 @torch.no_grad()
