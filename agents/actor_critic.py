@@ -248,7 +248,7 @@ class ActorCritic:
         seen = self.perception.normalised(rollout)
         return self.perception.rows(seen, target=self._targets(seen))
 
-    def _orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
+    def _orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
         """Return which rows are in each minibatch of a pass."""
         return minibatches(self.streams, target.shape[1], self.config.minibatches)
 

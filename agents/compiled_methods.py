@@ -124,7 +124,8 @@ class Graph:
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CompileError(f"{method.name} cannot be compiled here: {reason[0]}") from error
-        self.held = [places[index] for index in used if index < len(places)]
+        # In a tuple, where no search for what an agent holds comes upon the holders of other objects' tensors.
+        self.held = tuple(places[index] for index in used if index < len(places))
         self.given = [given[index - len(places)] for index in used if index >= len(places)]
 
     @torch.no_grad()

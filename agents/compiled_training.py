@@ -20,7 +20,7 @@ def compile_training(trainer: Any, *, or_eager: bool = False) -> None:
 
 
 def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
-    """Have an agent's learning compiled: targets, minibatches, losses, gradients, moments, coefficients, slow copies.
+    """Have an agent's learning compiled: noise, targets, minibatches, replay, losses, gradients, moments, slow copies.
 
     The graphs are made by the first steps, which therefore take seconds.
 

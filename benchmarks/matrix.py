@@ -3,6 +3,7 @@
     python benchmarks/matrix.py --processes 2      # hours on two cores; cells that have a result are kept
     python benchmarks/matrix.py --agents sac --envs parity
     python benchmarks/matrix.py --table            # the tables of the results at hand, as Markdown
+    python benchmarks/matrix.py --page             # the same, into docs/what_decides.md
 
 A seed has solved a cell when its policy at the end is within 5% of the way from uniform play to the optimum: greedy,
 since agents hold their entropy at a target, but sampled in the corridor, whose optimum is mixed. Nothing is tuned per
@@ -31,6 +32,8 @@ from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.evaluation import evaluate
 from gumbelrl.envs import make
 from gumbelrl.policies import ESTIMATORS
+
+from generated import write_parts
 
 RESULTS = Path(__file__).parent / "results" / "matrix.json"
 SEEDS = tuple(range(10))
@@ -157,9 +160,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="run cells that have a result too")
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the tables into docs/what_decides.md")
     options = parser.parse_args()
     results = json.loads(options.output.read_text()) if options.output.exists() else {"found": {}}
-    if not options.table:
+    if not (options.table or options.page):
         chosen = cells(options.agents, options.policies, options.envs)
         todo = [cell for cell in chosen if options.again or "/".join(cell) not in results["found"]]
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
@@ -168,7 +172,10 @@ def main() -> None:
                 results |= provenance()
                 print(key, entry, flush=True)
                 options.output.write_text(json.dumps(results) + "\n")
-    print(page(results["found"]))
+    if options.page:
+        write_parts("what_decides.md", {"matrix": page(results["found"])})
+    else:
+        print(page(results["found"]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gumbelrl.agents import AGENTS, Trainer
+from gumbelrl.agents.compilation import obstacle
 from gumbelrl.agents.compiled_training import compile_training
+from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.envs import BatchedEnv, make
 from gumbelrl.policies import ActionLayout, parse_temperature
@@ -67,5 +69,7 @@ def build(task: Task, seeds: tuple[int, ...], *, compiled: bool = False) -> tupl
     )
     trainer = Trainer(agent, env, seeds=seeds, total_steps=task.total_steps, temperature=schedule.value)
     if compiled:
+        if reason := obstacle(agent):
+            raise RunError(f"it cannot be compiled: {reason}")
         compile_training(trainer)
     return trainer, make_env

@@ -4,8 +4,8 @@
 
 Theirs learns a Box task with as many action numbers as ours has choices: two critics and an actor of two hidden layers
 of 64 units, ReLU, batch 256 from a full replay. Ours has the same layers, without and with what our defaults add to
-them (layer normalisation, SiLU), alone and with ten members, eager and with the step compiled. An update is: draw the
-batch, all losses, all optimiser steps, all slow copies; no environment. The sides take turns; ratios are of medians.
+them (layer normalisation, SiLU), alone and with ten members, eager and compiled. An update is: draw the batch, all
+losses, all optimiser steps, all slow copies; no environment. The sides take turns; ratios are of medians.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def theirs(batch: int) -> Callable[[int], None]:
 
 
 def ours(batch: int, members: int, *, compiled: bool = False, **settings: Any) -> Callable[[int], None]:
-    """Return what makes a number of updates of all members of our SAC, its optimiser step compiled or not."""
+    """Return what makes a number of updates of all members of our SAC, compiled or not."""
     given = {"replay_capacity": HELD, "hidden": HIDDEN, "return_steps": 1, "updates_per_iteration": 1, **settings}
     config = SACConfig(batch_size=batch, **given)
     layout = ActionLayout.from_space(spaces.Discrete(CHOICES))

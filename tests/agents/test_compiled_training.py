@@ -82,6 +82,12 @@ def test_compiled_sac_equals_eager_while_it_waits_for_steps() -> None:
     check_equal("sac", rollout_steps=1, return_steps=2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("capacity", [10, 24])
+def test_compiled_sac_equals_eager_where_the_replay_is_full(capacity: int) -> None:
+    check_equal("sac", replay_capacity=capacity)  # less than a rollout of 16 rows; less than two
+
+
 def test_compiled_ppo_equals_eager() -> None:
     check_equal("ppo", normalise_observations=True)
 
@@ -140,7 +146,8 @@ def test_environments_that_are_not_ours_are_stepped_as_ever() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("agent", ["actor-critic", "sac"])
 def test_resumed_runs_go_on_to_the_same_bits(agent: str) -> None:
-    through, first, second = (trainer_of(agent, compiled=True) for _ in range(3))
+    settings = {"return_steps": 3, "rollout_steps": 2, "replay_capacity": 10} if agent == "sac" else {}
+    through, first, second = (trainer_of(agent, compiled=True, **settings) for _ in range(3))
     for _ in range(4):
         through.iterate()
     for _ in range(2):
