@@ -102,7 +102,7 @@ TASKS: dict[str, Task] = {
     "taxi-masked/actor-critic": Task(
         "Taxi-v4",
         "actor-critic",
-        2_000_000,
+        1_000_000,
         0.98 * 7.93,
         "greedy",
         settings={"target_entropy": 0.1, "anneal": True, "discount": 0.995, "trace": 0.9, "diagnostics_interval": 0},
