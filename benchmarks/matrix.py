@@ -112,21 +112,22 @@ def score(place: Place, returns: torch.Tensor) -> torch.Tensor:
 
 
 def table(found: dict[str, dict[str, Any]], place: str) -> str:
-    """Return a place's seeds solved of ten: rows of agents and critics, columns of estimators."""
+    """Return a place's seeds solved of ten: rows of agents and critics, columns of estimators.
+
+    The column `returns` is of agents that take none, nor a critic of actions. A dash says that a cell was not run.
+    """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for key, entry in found.items():
         where, critic, agent, policy = key.split("/")
         if where == place:
             solved = "refused" if "refused" in entry else str(sum(each >= ENOUGH for each in entry["scores"]))
             rows.setdefault((agent, critic), {})[policy] = solved
-    policies = [name for name in ESTIMATORS if any(name in row for row in rows.values())]
-    lines = ["| agent | critic | " + " | ".join(f"`{name}`" for name in policies) + " |"]
+    policies = [name for name in ["", *ESTIMATORS] if any(name in row for row in rows.values())]
+    lines = ["| agent | critic | " + " | ".join(f"`{name}`" if name else "returns" for name in policies) + " |"]
     lines.append("|---|---|" + "---|" * len(policies))
     order = list(AGENTS)
     for (agent, critic), row in sorted(rows.items(), key=lambda item: (item[0][1], order.index(item[0][0]))):
-        entries = (
-            [row.get(name, "–") for name in policies] if critic else [f"{row['']} without"] + [""] * (len(policies) - 1)
-        )
+        entries = [row.get(name, "" if bool(name) != bool(critic) else "–") for name in policies]
         lines.append(f"| `{agent}` | {critic or 'none'} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
