@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gumbelrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig
+from gumbelrl.agents.off_policy import OffPolicyAgent
+from gumbelrl.agents.off_policy_config import OffPolicyConfig
 from gumbelrl.agents.replay import Batch
 
 

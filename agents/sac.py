@@ -24,7 +24,8 @@ from torch import Tensor
 
 from gumbelrl.agents.critics import EnsembleValue
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig
+from gumbelrl.agents.off_policy import OffPolicyAgent
+from gumbelrl.agents.off_policy_config import OffPolicyConfig
 from gumbelrl.agents.replay import Batch
 from gumbelrl.policies import CategoricalPolicy, Value
 

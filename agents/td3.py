@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gumbelrl.agents.errors import RunError
-from gumbelrl.agents.off_policy import OffPolicyAgent, OffPolicyConfig
+from gumbelrl.agents.off_policy import OffPolicyAgent
+from gumbelrl.agents.off_policy_config import OffPolicyConfig
 from gumbelrl.agents.replay import Batch
 from gumbelrl.policies import CategoricalPolicy
 
