@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from gumbelrl.agents import Trainer
+from gumbelrl.agents import Trainer, ppo
 from gumbelrl.agents.ppo import PPO, PPOConfig
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.envs import CartPole
@@ -72,7 +72,8 @@ def test_a_member_that_sits_out_does_so_until_the_next_rollout(monkeypatch):
     agent = make_agent(PPOConfig(**{**vars(with_target(0.01)), "epochs": 1}))
     near = make_rollout(agent, shift=[0.0, 0.0])
     batches = [agent.batch(make_rollout(agent, shift=[1.0, 0.0]), trace=0.9), agent.batch(near, trace=0.9)]
-    monkeypatch.setattr(agent, "_minibatches", lambda data: iter(batches))
+    monkeypatch.setattr(agent, "_orders", lambda target: torch.arange(2))
+    monkeypatch.setattr(ppo, "take", lambda data, which: batches[int(which)])
     before = agent.flat.detach().clone()
     metrics = agent.update(near)
     assert metrics["policy/kl"][0] < 0.01  # of the last minibatch, to which it could have fitted
