@@ -25,7 +25,7 @@ from gumbelrl.agents.critics import make_critic
 from gumbelrl.agents.diagnosis import DIAGNOSED_STATES, diagnose_path
 from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError, choose
-from gumbelrl.agents.estimator_path import CONSTANT, EstimatorPath
+from gumbelrl.agents.estimator_path import BASELINES, CONSTANT, EstimatorPath
 from gumbelrl.agents.member_settings import across, rate_of_rows, start_at
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.optimisers import Adam
@@ -38,8 +38,6 @@ from gumbelrl.agents.rollout import Transition, minibatches, take
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
-
-BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
 
 
 @dataclass(frozen=True)

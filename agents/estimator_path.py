@@ -15,6 +15,7 @@ from gumbelrl.policies import ActionLayout, Estimate, Estimator, LearnedTemperat
 from gumbelrl.policies.temperature import Constant, Learned, Schedule, State
 from gumbelrl.random import RandomStreams
 
+BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
 CONSTANT = Constant(1.0)
 MOVING_MEAN_DECAY = 0.99
 

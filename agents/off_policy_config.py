@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from gumbelrl.agents.errors import RunError, choose
+from gumbelrl.agents.estimator_path import BASELINES
 from gumbelrl.agents.networks import ACTIVATIONS
 from gumbelrl.agents.perception.torsos import FEATURE_TORSOS
-
-BASELINES = ("none", "mean-action", "self-critical", "moving-mean")
 
 
 @dataclass(frozen=True)
