@@ -2,6 +2,7 @@
 
     python benchmarks/matrix.py --processes 2      # hours on two cores; cells that have a result are kept
     python benchmarks/matrix.py --agents sac --envs parity
+    python benchmarks/matrix.py --compile          # equal to rounding; sooner for agents with a replay
     python benchmarks/matrix.py --table            # the tables of the results at hand, as Markdown
     python benchmarks/matrix.py --page             # the same, into docs/what_decides.md
 
@@ -19,6 +20,7 @@ import json
 import multiprocessing
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def cells(agents: list[str], policies: list[str], places: list[str]) -> list[tup
     return found
 
 
-def run(cell: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
+def run(cell: tuple[str, str, str, str], *, compiled: bool = False) -> tuple[str, dict[str, Any]]:
     """Return a cell's key, and the scores of its seeds or why it has none."""
     torch.set_num_threads(1)
     place_name, critic, agent, policy = cell
@@ -90,7 +92,7 @@ def run(cell: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
     )
     start = time.perf_counter()
     try:
-        trainer, make_env = build(task, SEEDS)
+        trainer, make_env = build(task, SEEDS, compiled=compiled)
         while not trainer.finished:
             trainer.iterate()
         returns = evaluate(trainer.agent, make_env, seeds=SEEDS, episodes=place.episodes, greedy=place.greedy)
@@ -98,7 +100,11 @@ def run(cell: tuple[str, str, str, str]) -> tuple[str, dict[str, Any]]:
         return "/".join(cell), {"refused": str(error)}
     scores = score(place, returns.mean(1).double())
     seconds = round(time.perf_counter() - start, 1)
-    return "/".join(cell), {"scores": [round(each, 4) for each in scores.tolist()], "seconds": seconds}
+    return "/".join(cell), {
+        "scores": [round(each, 4) for each in scores.tolist()],
+        "seconds": seconds,
+        "compiled": compiled,
+    }
 
 
 def score(place: Place, returns: torch.Tensor) -> torch.Tensor:
@@ -159,6 +165,7 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", choices=list(PLACES), default=list(PLACES), metavar="NAME")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--compile", action="store_true", help="compile the agents' steps")
     parser.add_argument("--again", action="store_true", help="run cells that have a result too")
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables")
     parser.add_argument("--page", action="store_true", help="run nothing, write the tables into docs/what_decides.md")
@@ -168,7 +175,7 @@ def main() -> None:
         chosen = cells(options.agents, options.policies, options.envs)
         todo = [cell for cell in chosen if options.again or "/".join(cell) not in results["found"]]
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            for key, entry in pool.imap_unordered(run, todo):
+            for key, entry in pool.imap_unordered(partial(run, compiled=options.compile), todo):
                 results["found"][key] = entry
                 results |= provenance()
                 print(key, entry, flush=True)
