@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from gumbelrl.agents.decompositions import on_cpu
+from gumbelrl.agents.decompositions import on_cpu, settle
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.held_state import Place, tensors_of
 from gumbelrl.agents.networks import FlatParameters
@@ -164,6 +164,7 @@ def _compiled(function: Callable[..., Any], examples: list[Any]) -> tuple[Progra
         for node in inputs:
             if not node.users:
                 graph.graph.erase_node(node)
+        settle(graph)
         graph.recompile()
         with torch.no_grad():
             return program(graph, [examples[index] for index in used], OPTIONS), used

@@ -1,12 +1,13 @@
-"""What compiled graphs are made of: products turned round, polynomials for functions, recurrences by doubling."""
+"""What compiled graphs are made of: products turned round, polynomials for functions, small results before loops."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
-from gumbelrl.agents.decompositions import affine, product, tanh
+from gumbelrl.agents.decompositions import affine, product, settle, tanh
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.recurrences import backward_recurrence
 from gumbelrl.agents.returns import lambda_returns
@@ -40,6 +41,23 @@ def test_tanh_is_right_to_a_few_units_in_the_last_place() -> None:
     assert_close(tanh(x).double(), x.double().tanh(), rtol=4e-7, atol=0)
     assert torch.isnan(tanh(torch.tensor([torch.nan])))
     assert tanh(x.double()) is NotImplemented
+
+
+def test_numbers_that_loops_take_are_computed_before_them(generator: torch.Generator) -> None:
+    def scaled(rows: torch.Tensor, step: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        small = rows[:, :1] + 1.0  # beside few others
+        size = (0.9**step).sqrt()
+        norm = rows.square().mean(1)
+        return size * (rows / norm.unsqueeze(1).expand(3, 64)) + count.add_(1.0) + (small * rows[:, :2]).sum()
+
+    inputs = torch.randn(3, 64, generator=generator), torch.tensor(5.0), torch.tensor(1.0)
+    graph = make_fx(scaled, tracing_mode="fake")(*inputs)
+    settle(graph)
+    graph.recompile()
+    settled = [node.args[0].target for node in graph.graph.nodes if node.target == torch.ops.aten.as_strided.default]
+    aten = torch.ops.aten
+    assert settled == [aten.sqrt.default, aten.mean.dim, aten.sum.default]  # no power, nor what is changed in place
+    assert_close(graph(*(each.clone() for each in inputs)), scaled(*(each.clone() for each in inputs)))
 
 
 @pytest.mark.parametrize("time", [1, 2, 5, 8, 33])
