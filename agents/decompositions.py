@@ -42,7 +42,12 @@ DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03,
 
 def on_cpu() -> dict[Any, Callable[..., Any]]:
     """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator."""
-    return {aten.baddbmm.default: affine, aten.bmm.default: product, aten.tanh.default: tanh}
+    return {
+        aten.baddbmm.default: affine,
+        aten.bmm.default: product,
+        aten.pow.Scalar: power,
+        aten.tanh.default: tanh,
+    }
 
 
 def affine(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
@@ -59,6 +64,13 @@ def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner
     if few in (2, 3) and inner < rows:  # weights, which are small; for those of 4 columns MKL has a better kernel
         turned = functional.pad(turned, (0, 0, 0, 4 - few))
     return torch.bmm(turned, a.mT)[:, :few].mT
+
+
+def power(base: float, exponent: Tensor) -> Any:
+    """`base ** exponent`: of whole numbers, torch 2.13's C++ wrapper calls the one of floating-point numbers."""
+    if exponent.is_floating_point() or not isinstance(base, int):
+        return NotImplemented
+    return torch.full_like(exponent, base).pow(exponent)
 
 
 def tanh(x: Tensor) -> Any:

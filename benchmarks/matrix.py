@@ -56,7 +56,13 @@ class Place:
 
 PLACES: dict[str, Place] = {
     "cartpole": Place("CartPole-v1", ("linear", "joint", "interpolated"), 131_072, episodes=20),
-    "multi-button": Place("gumbelrl/MultiButton-v0", ("multilinear", "joint"), 65_536),
+    # Small enough for some to solve it in as many steps: with its defaults nobody does.
+    "multi-button": Place(
+        "gumbelrl/MultiButton-v0",
+        ("multilinear", "joint"),
+        65_536,
+        options={"num_rows": 2, "num_buttons": 3, "num_presses": 2},
+    ),
     "parity": Place("gumbelrl/ParityBandit-v0", ("multilinear", "joint", "interpolated"), 65_536),
     "corridor": Place("gumbelrl/ShortCorridor-v0", ("linear",), 32_768, greedy=False, episodes=2000),
 }
@@ -157,7 +163,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         if any(key.startswith(f"{name}/") for key in found):
             steps = f"{place.steps:,} steps, {place.steps // 4:,} with a replay"
             kind = "greedy" if place.greedy else "sampled"
-            parts.append(f"**{place.env}**, {steps}; {kind}:\n\n{table(found, name)}")
+            options = "".join(f" {key}={value}" for key, value in place.options.items())
+            parts.append(f"**{place.env}**{options}, {steps}; {kind}:\n\n{table(found, name)}")
     return "\n\n".join([*parts, refusals(found)]).strip()
 
 

@@ -7,10 +7,12 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
+from gumbelrl.agents.compiled_methods import CompiledMethod
 from gumbelrl.agents.decompositions import affine, product, settle, tanh
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.recurrences import backward_recurrence
 from gumbelrl.agents.returns import lambda_returns
+from gumbelrl.policies import ESTIMATORS
 
 
 @pytest.fixture
@@ -41,6 +43,33 @@ def test_tanh_is_right_to_a_few_units_in_the_last_place() -> None:
     assert_close(tanh(x).double(), x.double().tanh(), rtol=4e-7, atol=0)
     assert torch.isnan(tanh(torch.tensor([torch.nan])))
     assert tanh(x.double()) is NotImplemented
+
+
+class Numbers:
+    """What has a method to compile."""
+
+    def powers(self, exponent: torch.Tensor) -> torch.Tensor:
+        return 2**exponent
+
+    def exact(self, logits: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = logits.detach().requires_grad_()
+        objective = ESTIMATORS["exact"](logits, lambda action: (values * action).sum((-2, -1)).square()).objective
+        return objective, torch.autograd.grad(objective.sum(), logits)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32])
+def test_powers_of_whole_numbers(dtype: torch.dtype) -> None:
+    exponent = torch.arange(5, dtype=dtype)
+    found = CompiledMethod(Numbers(), "powers")(exponent)
+    assert found.dtype == dtype
+    assert found.tolist() == [1, 2, 4, 8, 16]
+
+
+def test_compiled_exact_expectation_where_the_actions_are_listed(generator: torch.Generator) -> None:
+    logits, values = (torch.randn(2, 5, 3, 4, generator=generator) for _ in range(2))
+    with torch.enable_grad():
+        expected = Numbers().exact(logits, values)
+    assert_close(CompiledMethod(Numbers(), "exact")(logits, values), expected)
 
 
 def test_numbers_that_loops_take_are_computed_before_them(generator: torch.Generator) -> None:

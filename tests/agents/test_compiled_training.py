@@ -20,7 +20,7 @@ from gumbelrl.agents.perception.observations import num_features
 from gumbelrl.agents.registry import AGENTS
 from gumbelrl.agents.training import Trainer
 from gumbelrl.envs import make
-from gumbelrl.policies import ActionLayout, parse_temperature
+from gumbelrl.policies import ESTIMATORS, ActionLayout, parse_temperature
 
 SEEDS = (3, 4)
 SMALL: dict[str, Any] = {"num_envs": 4, "rollout_steps": 4, "hidden": (8,)}
@@ -38,6 +38,7 @@ def trainer_of(
     agent: str,
     *,
     estimator: str = "gumbel",
+    critic: str = "linear",
     compiled: bool,
     env_id: str = "CartPole-v1",
     native: bool = True,
@@ -51,7 +52,7 @@ def trainer_of(
         num_features=num_features(env.single_observation_space),
         seeds=SEEDS,
         estimator=estimator,
-        critic="linear",
+        critic=critic,
         observation_space=env.single_observation_space,
         temperature=parse_temperature("1.0"),
         device="cpu",
@@ -136,6 +137,12 @@ def test_compiled_equals_eager_with_masks_and_several_variables(agent: str) -> N
 @pytest.mark.parametrize("estimator", ["exact", "reinforce", "gumbel-rao", "relax"])
 def test_compiled_estimators_equal_eager(estimator: str) -> None:
     check_equal("actor-critic", estimator=estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", list(ESTIMATORS))
+def test_compiled_estimators_equal_eager_on_a_joint_critic(estimator: str) -> None:
+    check_equal("sac", estimator=estimator, critic="joint")
 
 
 @pytest.mark.slow
