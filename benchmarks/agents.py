@@ -74,6 +74,7 @@ BOARD = {
     "reward_scale": 1.0,
     "activation": "relu",
 }
+CORRIDOR = -6.0 - 4.0 * 2.0**0.5  # the best return, of a policy that goes right with probability 2 - sqrt(2)
 FACTORED_GOAL = 0.95 * 88.548  # the optimum
 # What DQN and AC(.8) reach in training after 1,000,000 frames, the larger of the two, read off the learning curves of
 # Young & Tian 2019, arXiv:1903.03176 (img/learning_curves.gif of github.com/kenjyoung/MinAtar, 30 seeds, six actions).
@@ -131,6 +132,18 @@ TASKS: dict[str, Task] = {
             num_seeds=3,
         )
         for game, goal in MINATAR.items()
+    },
+    **{
+        f"corridor/{target}": Task(
+            "gumbelrl/ShortCorridor-v0",
+            "sac",
+            8_192,
+            1.05 * CORRIDOR,
+            settings={"target_entropy": target, "diagnostics_interval": 0},
+            time_limit=0,
+            episodes=2000,
+        )
+        for target in (0.15, 0.6, 0.95)
     },
     **{
         f"factored/{agent}-{policy}": Task(
