@@ -147,6 +147,24 @@ def table(found: dict[str, dict[str, Any]], place: str) -> str:
     return "\n".join(lines)
 
 
+def totals(found: dict[str, dict[str, Any]]) -> str:
+    """Return the seeds solved of thirty by the three agents with a replay: rows of places and critics."""
+    policies = [name for name in ESTIMATORS if name in USUAL]
+    lines = [
+        "| | critic | " + " | ".join(f"`{name}`" for name in policies) + " |",
+        "|---|---|" + "---|" * len(policies),
+    ]
+    for name, place in PLACES.items():
+        for critic in place.critics:
+            entries = []
+            for policy in policies:
+                three = [found.get(f"{name}/{critic}/{agent}/{policy}", {}).get("scores") for agent in WITH_REPLAY]
+                scores = [score for each in three if each for score in each]
+                entries.append(str(sum(each >= ENOUGH for each in scores)) if all(three) else "–")
+            lines.append(f"| {place.env.removeprefix('gumbelrl/')} | {critic} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
 def refusals(found: dict[str, dict[str, Any]]) -> str:
     """Return why cells could not be run, each reason once."""
     reasons: dict[str, list[str]] = {}
@@ -191,7 +209,7 @@ def main() -> None:
                 print(key, entry, flush=True)
                 options.output.write_text(json.dumps(results) + "\n")
     if options.page:
-        write_parts("what_decides.md", {"matrix": page(results["found"])})
+        write_parts("what_decides.md", {"matrix": page(results["found"]), "totals": totals(results["found"])})
     else:
         print(page(results["found"]))
 
