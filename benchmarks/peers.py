@@ -253,6 +253,19 @@ def command_line(options: argparse.Namespace) -> str:
     return " ".join([*words, *(["--words", *options.words] if options.words else [])])
 
 
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return results with those of peers that were run before and not now, and `earlier`: where these are from."""
+    origin = {key: value for key, value in before.items() if key not in ("summary", "runs", "earlier")}
+    kept = [name for name in before["summary"] if name not in now["summary"]]
+    earlier = [
+        {**each, "peers": [name for name in each["peers"] if name in kept]} for each in before.get("earlier", [])
+    ]
+    known = {name for each in earlier for name in each["peers"]}
+    earlier.append({**origin, "peers": [name for name in kept if name not in known]})
+    parts = {part: {**before[part], **now[part]} for part in ("summary", "runs")}
+    return {**now, **parts, "earlier": [each for each in earlier if each["peers"]]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="PEER", choices=list(CASES), default=list(CASES))
@@ -260,6 +273,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, help="seconds of training a run; by default what a peer needs")
     parser.add_argument("--quick", action="store_true", help="one repeat of two seconds")
     parser.add_argument("--compiled", action="store_true", help="measure ours under torch.compile too: twice as long")
+    parser.add_argument("--keep", action="store_true", help="keep the results of peers that are not run now")
     parser.add_argument("--words", nargs=argparse.REMAINDER, default=[], help="for our train.py, such as --compile on")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where virtual environments are kept")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="that all runs are bound to")
@@ -284,6 +298,8 @@ def main() -> None:
         "summary": summarise(found),
         "runs": found,
     }
+    if options.keep and options.output.exists():
+        results = joined(json.loads(options.output.read_text()), results)
     options.output.parent.mkdir(exist_ok=True, parents=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(

@@ -145,7 +145,10 @@ def part(name: str) -> str:
             f"`benchmarks/results/{which.file or name}.json`."
         )
     picture = f"![{which.figure[1]}](figures/{which.figure[0]})\n\n" if which.figure else ""
-    return f"{picture}{which.text(results)}\n\n{provenance_line(results, results.get('command', which.command))}"
+    origins = [provenance_line(results, results.get("command", which.command))]
+    earlier = results.get("earlier", [])  # of rows that a later run has kept
+    origins += [f"{provenance_line(each, each['command'])} ({', '.join(each['peers'])})" for each in earlier]
+    return f"{picture}{which.text(results)}\n\n" + "\n\n".join(origins)
 
 
 def main() -> None:

@@ -75,6 +75,21 @@ def test_medians_ratios_and_what_was_left_out():
     assert "not run" in next(line for line in table.splitlines() if "Tianshou" in line)
 
 
+def test_results_that_are_kept_say_where_they_are_from():
+    import peers
+
+    def results(date, *names):
+        return {"date": date, "summary": dict.fromkeys(names, date), "runs": dict.fromkeys(names, date)}
+
+    first = peers.joined(results("1", "sb3-ppo", "sbx-ppo", "ours"), results("2", "sbx-ppo", "ours"))
+    assert first["summary"] == first["runs"] == {"sb3-ppo": "1", "sbx-ppo": "2", "ours": "2"}
+    assert first["earlier"] == [{"date": "1", "peers": ["sb3-ppo"]}]
+    second = peers.joined(first, results("3", "ours"))
+    assert second["summary"] == {"sb3-ppo": "1", "sbx-ppo": "2", "ours": "3"}
+    assert second["earlier"] == [{"date": "1", "peers": ["sb3-ppo"]}, {"date": "2", "peers": ["sbx-ppo"]}]
+    assert peers.joined(second, results("4", "sb3-ppo", "sbx-ppo", "ours"))["earlier"] == []
+
+
 def test_work_of_ours_that_several_peers_are_compared_with_is_measured_once(monkeypatch, tmp_path):
     import peers
 
