@@ -28,6 +28,7 @@ from tasks import Task, build
 
 from gumbelrl.agents.compare.statistics import estimate
 from gumbelrl.agents.evaluation import evaluate_both
+from gumbelrl.envs import make
 
 RESULTS = Path(__file__).parent / "results" / "agents.json"
 NUM_ROWS = 50  # of a learning curve
@@ -74,7 +75,6 @@ BOARD = {
     "reward_scale": 1.0,
     "activation": "relu",
 }
-CORRIDOR = -6.0 - 4.0 * 2.0**0.5  # the best return, of a policy that goes right with probability 2 - sqrt(2)
 FACTORED_GOAL = 0.95 * 88.548  # the optimum
 # What DQN and AC(.8) reach in training after 1,000,000 frames, the larger of the two, read off the learning curves of
 # Young & Tian 2019, arXiv:1903.03176 (img/learning_curves.gif of github.com/kenjyoung/MinAtar, 30 seeds, six actions).
@@ -138,7 +138,7 @@ TASKS: dict[str, Task] = {
             "gumbelrl/ShortCorridor-v0",
             "sac",
             8_192,
-            1.05 * CORRIDOR,
+            1.05 * make("gumbelrl/ShortCorridor-v0", num_envs=1).optimal_return,
             settings={"target_entropy": target, "diagnostics_interval": 0},
             time_limit=0,
             episodes=2000,

@@ -72,7 +72,7 @@ def _all_actions(logits: Tensor) -> Float[Tensor, "action *batch group choice"]:
             "whose values add up over groups, or a sampling estimator such as gumbel or straight-through"
         )
     # By arithmetic: numbers from the host would wait for the device, and a CUDA graph could not hold them.
-    index = torch.arange(count, device=logits.device)
-    chosen = [index // choices**place % choices for place in reversed(range(groups))]
-    actions = one_hot(torch.stack(chosen, -1), choices).to(logits.dtype)
+    places = choices ** torch.arange(groups - 1, -1, -1, device=logits.device)
+    index = torch.arange(count, device=logits.device).unsqueeze(1) // places % choices
+    actions = one_hot(index, choices).to(logits.dtype)
     return actions.view(count, *[1] * len(batch), groups, choices).expand(count, *logits.shape)
