@@ -34,7 +34,7 @@ from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.agents.returns import lambda_returns
-from gumbelrl.agents.rollout import Transition, minibatches, take
+from gumbelrl.agents.rollout import MinibatchLearner, Transition, take
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -135,7 +135,7 @@ class ActorCriticConfig:
             raise RunError(f"hidden must name at least one layer of at least one unit, got {self.hidden}")
 
 
-class ActorCritic:
+class ActorCritic(MinibatchLearner):
     """M members that learn side by side; see the module's docstring.
 
     Args:
@@ -234,10 +234,7 @@ class ActorCritic:
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
         data = self._rows(rollout)
-        metrics: dict[str, Tensor] = {}
-        for _ in range(self.config.epochs):
-            for rows in self._orders(data["target"]).unbind():
-                metrics = self._learn(data, rows)
+        metrics = self._learn_all(data, self._orders(data["target"]))
         self.perception.merge(rollout)
         return metrics
 
@@ -245,10 +242,6 @@ class ActorCritic:
         """Return what is learned from a rollout in rows, see `Perception.rows`."""
         seen = self.perception.normalised(rollout)
         return self.perception.rows(seen, target=self._targets(seen))
-
-    def _orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
-        """Return which rows are in each minibatch of a pass."""
-        return minibatches(self.streams, target.shape[1], self.config.minibatches)
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

@@ -24,9 +24,10 @@ from torch.utils import _pytree as pytree
 from gumbelrl.agents.decompositions import on_cpu, settle
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.held_state import Place, tensors_of
+from gumbelrl.agents.loops import Call, Loop, Take
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.optimisers import Optimiser
-from gumbelrl.envs.compiled import Program, program
+from gumbelrl.envs.programs import Program, program
 
 OPTIONS: dict[str, Any] = {
     # Inputs are laid out as when compiled; look-ups are the agent's own.
@@ -85,12 +86,49 @@ class CompiledMethod:
         return self.method(*inputs, **choices) if graph is None else graph(parts)
 
 
+class RepeatedMethod:
+    """A method called with every row of a column in turn, by one call: Python is not asked between them.
+
+    Args:
+        method: its last input is a row; the others are the same for all rows.
+    """
+
+    def __init__(self, method: CompiledMethod) -> None:
+        self.method = method
+        self.loops: dict[Graph, Loop] = {}
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Return what the method returns for the last row.
+
+        Args:
+            inputs: of the method, with a column of rows in place of the last.
+        """
+        *others, column = inputs
+        graph = self.method.graph(*others, column[0])
+        loop = None if graph is None else self._loop(graph)
+        if graph is None or loop is None:
+            return [self.method(*others, row) for row in column.unbind()][-1]
+        *rest, _ = graph.taken(inputs)
+        return graph.as_returned(loop(len(column), [*graph.state(), *rest, column]))
+
+    def _loop(self, graph: Graph) -> Loop | None:
+        """Return a loop of a graph, made if need be; None where there can be none."""
+        if graph not in self.loops and graph.program.entry is not None:
+            names = [f"input {i}" for i in range(len(graph.held) + len(graph.given))]
+            found = [f"output {i}" for i in range(graph.num_outputs)]
+            steps = (Take("column", names[-1]), Call(graph.program, names, found))
+            self.loops = {graph: Loop(steps, given=[*names[:-1], "column"], returned=found)}
+        return self.loops.get(graph)
+
+
 class Graph:
     """A method compiled for inputs like these; compiling takes seconds.
 
     Attributes:
         held: the owner's tensors that the graph takes, before what it takes of the inputs.
+        given: which of the inputs' parts it takes.
         program: the graph itself.
+        num_outputs: that it returns.
 
     Raises:
         CompileError: it cannot be compiled here.
@@ -127,11 +165,15 @@ class Graph:
         # In a tuple, where no search for what an agent holds comes upon the holders of other objects' tensors.
         self.held = tuple(places[index] for index in used if index < len(places))
         self.given = [given[index - len(places)] for index in used if index >= len(places)]
+        self.num_outputs = self.returned.num_leaves
 
     @torch.no_grad()
     def __call__(self, parts: list[Any]) -> Any:
         """Return what the method would, of inputs that are opened already."""
-        found = self.program([*self.state(), *self._taken(parts)])
+        return self.as_returned(self.program([*self.state(), *self._taken(parts)]))
+
+    def as_returned(self, found: list[Tensor]) -> Any:
+        """Return what the method would, of the program's outputs."""
         if self.names is not None:
             return dict(zip(self.names, found, strict=True))
         return pytree.tree_unflatten(found, self.returned)
@@ -166,8 +208,7 @@ def _compiled(function: Callable[..., Any], examples: list[Any]) -> tuple[Progra
                 graph.graph.erase_node(node)
         settle(graph)
         graph.recompile()
-        with torch.no_grad():
-            return program(graph, [examples[index] for index in used], OPTIONS), used
+        return program(graph, [examples[index] for index in used], OPTIONS), used
 
 
 @contextmanager

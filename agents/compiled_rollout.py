@@ -1,8 +1,9 @@
 """Rollouts by compiled graphs: `--compile`.
 
 A step is two graphs. One acts, for all members: features, logits, and the choice that noise drawn before decides. The
-other is the environment's own (`gumbelrl.envs.compiled`), with its autoreset, features and masks. Between them Python
-does nothing but hand on lists of tensors; rows are stacked when the rollout is over, and masks are looked through then.
+other is the environment's own (`gumbelrl.envs.compiled`), with its autoreset, features and masks. After the
+first rollout, which shows how large everything is, a loop in C++ calls them in turn and fills the columns (`loops.py`);
+masks are looked through when the rollout is over.
 
 Two, because they want different code: networks and their functions vectors, which inductor writes, the integers and
 tables of a game plain loops, which the C++ compiler vectorises; and because the environment's is exact to the last bit.
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gumbelrl.agents.compiled_methods import CompiledMethod, CompileError, Graph
+from gumbelrl.agents.loops import Call, Keep, Loop, Take, Truths
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.envs import Step
@@ -54,19 +56,33 @@ class CompiledRollout:
         self.act = CompiledMethod(Actor(trainer), "act", kept=kept, or_eager=or_eager)
         native = isinstance(trainer.env, NativeEnv) and trainer.env.compile is not False
         self.steps: Steps | None = None if native else Steps(trainer)
+        self.loop: RolloutLoop | None = None
 
     @torch.no_grad()
     def __call__(self) -> Transition:
         trainer = self.trainer
-        observation, mask, layout = trainer.observation, trainer.mask, trainer.agent.layout
-        example = observation.new_zeros(*observation.shape[:2], layout.num_groups, layout.num_choices)
-        act = self.act.graph(example, observation, mask)
-        if act is None:
-            return self.collect()
-        steps = self._steps(act, layout.from_one_hot(example.flatten(0, 1)))
+        if self.loop is not None and self.loop.steps.limit == trainer.env.max_episode_steps:
+            columns = self.loop(trainer.agent.rollout_noise().contiguous())
+        else:
+            observation, mask, layout = trainer.observation, trainer.mask, trainer.agent.layout
+            example = observation.new_zeros(*observation.shape[:2], layout.num_groups, layout.num_choices)
+            act = self.act.graph(example, observation, mask)
+            if act is None:
+                return self.collect()
+            steps = self._steps(act, layout.from_one_hot(example.flatten(0, 1)))
+            columns = self._by_python(act, steps, trainer.agent.rollout_noise().contiguous())
+            self.loop = rollout_loop(act, steps, columns)
+        rollout = Transition(**columns)
+        self._check_masks(rollout.mask)
+        trainer.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
+        return rollout
+
+    def _by_python(self, act: Graph, steps: Steps, noise: Tensor) -> dict[str, Any]:
+        """Return the columns of a rollout, by a loop in Python."""
+        trainer, held, rows = self.trainer, act.state(), []
+        observation, mask = trainer.observation, trainer.mask
         steps.begin()
-        held, rows = act.state(), []
-        for noise_t in trainer.agent.rollout_noise().contiguous().unbind():
+        for noise_t in noise.unbind():
             before = observation, mask
             chosen = act.program([*held, *act.taken((noise_t, observation, mask))])
             observation, mask, seen = steps(chosen)
@@ -74,10 +90,7 @@ class CompiledRollout:
         steps.end()
         trainer.observation, trainer.mask = observation, mask
         columns: list[Any] = [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
-        rollout = Transition(**dict(zip(COLUMNS, columns, strict=True)))
-        self._check_masks(rollout.mask)
-        trainer.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
-        return rollout
+        return dict(zip(COLUMNS, columns, strict=True))
 
     def _steps(self, act: Graph, action: Any) -> Steps:
         """Return what steps the environments, made if need be; the action is an example."""
@@ -112,7 +125,8 @@ class Actor:
     def act(self, noise: Tensor, observation: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
         """Return logits, the one-hot action and what the environment takes; see `Trainer.choose`."""
         features, _ = self.perception(observation, None)
-        return self.choose(features, mask, noise)
+        logits, action, taken = self.choose(features, mask, noise)
+        return logits.contiguous(), action.contiguous(), taken
 
 
 class Steps:
@@ -173,3 +187,64 @@ class CompiledSteps(Steps):
 
     def end(self) -> None:
         self.step.keep(self.env, self.parts, self.elapsed)
+
+
+def rollout_loop(act: Graph, steps: Steps, columns: dict[str, Any]) -> RolloutLoop | None:
+    """Return a rollout without Python between its steps, or None where that cannot be.
+
+    Args:
+        act: of `Actor.act`.
+        columns: of a rollout, with which those of later ones are equal in shape.
+    """
+    if not isinstance(steps, CompiledSteps) or None in (act.program.entry, steps.step.graph.entry):
+        return None
+    as_taken = [part.stride() for part in steps.parts] == steps.step.strides
+    return RolloutLoop(act, steps, columns) if as_taken else None
+
+
+class RolloutLoop:
+    """A rollout by a loop in C++ that acts and steps: see `rollout_loop`."""
+
+    def __init__(self, act: Graph, steps: CompiledSteps, columns: dict[str, Any]) -> None:
+        self.act, self.steps, self.trainer = act, steps, steps.trainer
+        self.kinds = {name: (each.shape, each.dtype) for name, each in columns.items() if each is not None}
+        row_bytes = {name: each[0].nbytes for name, each in columns.items() if each is not None}
+
+        def keep(name: str) -> Keep:
+            return Keep(name, _column(name), row_bytes[name])
+
+        masked = ("mask",) if "mask" in self.kinds else ()
+        held = [f"held {i}" for i in range(len(act.held))]
+        self.state = [*(f"part {i}" for i in range(len(steps.parts))), "elapsed", "observation", *masked]
+        reported = [*self.state, *(name for name in SEEN if name in self.kinds)]
+        chosen = ["logits", "action", "taken", *(f"output {i}" for i in range(3, act.num_outputs))]
+        now = ("noise", "observation", "mask")
+        code: list[Any] = [
+            *(keep(name) for name in ("observation", *masked)),
+            Take("noise of all", "noise"),
+            Call(act.program, [*held, *(now[index] for index in act.given)], chosen),
+            Call(steps.step.graph, ["key", "counter", "elapsed", "taken", *self.state[: len(steps.parts)]], reported),
+            *(Truths(reported[index]) for index in steps.step.truths if index < len(self.state)),
+            *(keep(name) for name in self.kinds if name not in self.state),
+        ]
+        given = [*held, "noise of all", "key", "counter", *self.state, *map(_column, self.kinds)]
+        self.run = Loop(code, given=given, returned=self.state)
+
+    def __call__(self, noise: Tensor) -> dict[str, Any]:
+        """Return the columns of a rollout, and leave the loop behind its last step."""
+        trainer, steps = self.trainer, self.steps
+        steps.begin()
+        columns = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self.kinds.items()}
+        now = [trainer.observation, *([] if trainer.mask is None else [trainer.mask.contiguous()])]
+        streams = steps.env.streams
+        state = [*steps.parts, steps.elapsed, *now]
+        given = [*self.act.state(), noise, streams.key, streams.counter, *state, *columns.values()]
+        found = dict(zip(self.state, self.run(len(noise), given), strict=True))
+        trainer.observation, trainer.mask = found.pop("observation"), found.pop("mask", None)
+        *steps.parts, steps.elapsed = found.values()
+        steps.end()
+        return dict.fromkeys(COLUMNS) | columns
+
+
+def _column(name: str) -> str:
+    return f"{name} of all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gumbelrl.agents.compiled_methods import CompiledMethod
+from gumbelrl.agents.compiled_methods import CompiledMethod, RepeatedMethod
 from gumbelrl.agents.compiled_rollout import compile_rollout
 from gumbelrl.agents.progress_tensors import numbers_on_the_device
 
@@ -46,5 +46,7 @@ def compile_learning(agent: Any, *, or_eager: bool = False) -> None:
 
     for method in methods.values():
         setattr(method.owner, method.name, method)
+    if "_learn" in methods:
+        agent._learn_all = RepeatedMethod(methods["_learn"])
     agent.load_state_dict = load_anew
     numbers_on_the_device(agent)

@@ -23,7 +23,7 @@ from torch import Tensor
 from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.member_settings import across, fill
-from gumbelrl.agents.rollout import Transition, minibatches, take
+from gumbelrl.agents.rollout import MinibatchLearner, Transition, take
 from gumbelrl.agents.score_function import (
     UNUSED_TEMPERATURE,
     ScoreFunctionAgent,
@@ -80,7 +80,7 @@ class PPOConfig(ScoreFunctionConfig):
             )
 
 
-class PPO(ScoreFunctionAgent[PPOConfig]):
+class PPO(MinibatchLearner, ScoreFunctionAgent[PPOConfig]):
     """M members that learn side by side; see the module's docstring, and `ScoreFunctionAgent` for the arguments."""
 
     def __init__(
@@ -117,18 +117,8 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
         data, explained = self._rows(rollout)
-        active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
-        metrics: dict[str, Tensor] = {}
-        for _ in range(self.config.epochs):
-            if self.config.target_kl is None:
-                for rows in self._orders(data["target"]).unbind():
-                    metrics = self._learn(data, rows)
-                continue
-            for rows in self._orders(data["target"]).unbind():
-                loss, metrics = self.loss(take(data, rows))
-                metrics["policy/kl"] = self.group.mean(metrics["policy/kl"])
-                active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
-                metrics["gradient/norm"] = self._descend_where(active, loss)
+        orders = self._orders(data["target"])
+        metrics = self._learn_all(data, orders) if self.config.target_kl is None else self._learn_until(data, orders)
         metrics["train/explained_variance"] = explained
         self.perception.merge(rollout)
         return metrics
@@ -174,9 +164,17 @@ class PPO(ScoreFunctionAgent[PPOConfig]):
         """Make one optimiser step on some of the rows."""
         return self._step(take(data, rows))
 
-    def _orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
-        """Return which rows are in each minibatch of a pass."""
-        return minibatches(self.streams, target.shape[1], self.config.minibatches)
+    def _learn_until(self, data: dict[str, Tensor], orders: Int[Tensor, "minibatch member row"]) -> dict[str, Tensor]:
+        """Make an optimiser step on each minibatch, of the members that have not moved too far yet."""
+        assert self.config.target_kl is not None
+        active = torch.ones(self.num_members, dtype=torch.bool, device=self.flat.device)
+        metrics: dict[str, Tensor] = {}
+        for rows in orders.unbind():
+            loss, metrics = self.loss(take(data, rows))
+            metrics["policy/kl"] = self.group.mean(metrics["policy/kl"])
+            active = active & (metrics["policy/kl"] <= 1.5 * self.config.target_kl)
+            metrics["gradient/norm"] = self._descend_where(active, loss)
+        return metrics
 
     def _descend_where(self, active: Bool[Tensor, " member"], loss: Float[Tensor, " member"]) -> Tensor:
         """Make a step of the members that are `active`; return the norms of the gradients.

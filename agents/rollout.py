@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +48,40 @@ def stack_rollout(transitions: list[Transition]) -> Transition:
     return Transition(**stacked)
 
 
-def minibatches(streams: RandomStreams, length: int, count: int) -> Int[Tensor, "minibatch member row"]:
-    """Return which of `length` rows are in each of `count` minibatches, by each member's own random order."""
-    return streams.permutation(length).unflatten(1, (count, -1)).transpose(0, 1).contiguous()
+def minibatches(streams: RandomStreams, length: int, count: int, *, passes: int) -> Int[Tensor, "minibatch member row"]:
+    """Return which of `length` rows are in each minibatch of `passes` passes, by each member's own random orders.
+
+    Args:
+        count: minibatches of a pass.
+    """
+    orders = streams.permutations(passes, length).unflatten(2, (count, -1))  # [member, pass, minibatch, row]
+    return orders.permute(1, 2, 0, 3).flatten(0, 1).contiguous()
 
 
 def take(columns: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
     """Return some rows of columns `[member, row, ...]`, each member's own."""
     member = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1)
     return {name: column[member, rows] for name, column in columns.items()}
+
+
+class MinibatchLearner:
+    """An agent that learns in passes of minibatches over each rollout."""
+
+    streams: RandomStreams
+    config: Any
+
+    def _orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
+        """Return which rows are in each minibatch, of all passes."""
+        config = self.config
+        return minibatches(self.streams, target.shape[1], config.minibatches, passes=config.epochs)
+
+    def _learn_all(self, data: dict[str, Tensor], orders: Int[Tensor, "minibatch member row"]) -> dict[str, Tensor]:
+        """Make an optimiser step on each minibatch; return the metrics of the last."""
+        metrics: dict[str, Tensor] = {}
+        for rows in orders.unbind():
+            metrics = self._learn(data, rows)
+        return metrics
+
+    @abstractmethod
+    def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
+        """Make one optimiser step on some of the rows; return metrics."""

@@ -14,20 +14,18 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from gumbelrl.envs.base import Step
+from gumbelrl.envs.programs import Program, outputs_of, program
 from gumbelrl.random import RandomStreams
 
 if TYPE_CHECKING:
     from gumbelrl.envs.native import NativeEnv
-
-Program: TypeAlias = Callable[[list[Any]], list[Any]]
-"""Machine code of a graph: takes the list of its inputs, which it empties, and returns the list of its outputs."""
 
 PATIENCE_S = 10.0
 """Seconds of eager steps before `compile="auto"` compiles, which takes about as long: so a run of any length takes at
@@ -45,6 +43,9 @@ OPTIONS: dict[str, Any] = {
     # Look-ups are not checked one by one, a seventh of a game's step: actions are brought into their space instead, and
     # everything else that a table is read by comes from the rules.
     "assert_indirect_indexing": False,
+    # What calls the loops is C++ too: two thirds of the time of a step of 64 environments of CartPole, and less than half
+    # where many eager kernels are called (Acrobot).
+    "cpp_wrapper": True,
     # Nor are sizes and alignments, in every call: a tenth of CartPole's step. Inputs are laid out as when compiled.
     "size_asserts": False,
     "alignment_asserts": False,
@@ -183,52 +184,6 @@ def _compiled(function: Any, inputs: list[Any], options: dict[str, Any]) -> tupl
         return program(graph, inputs, options), truths
 
 
-def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> Program:
-    """Return a graph, which may change its inputs in place, compiled by inductor.
-
-    What inductor writes is called as it is. What torch would do before and after it in every call, for outputs that are
-    views of inputs and for inputs that overlap, is left out where the graph takes what it was given and nothing else.
-    """
-    from torch._guards import TracingContext, tracing
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-    from torch._subclasses import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    written: list[tuple[GraphModule, Any]] = []
-
-    def inner(module: GraphModule, examples: Sequence[Any], **how: Any) -> Any:
-        written.append((module, compile_fx_inner(module, examples, **how)))
-        return written[-1][1]
-
-    known = torch._inductor.config.get_config_copy()
-    options = {name: value for name, value in options.items() if name in known}  # versions of torch differ
-    if any(each.device.type != "cpu" for each in inputs):
-        options.pop("cpp_wrapper", None)  # not tried with Triton
-    # With a shape environment inductor keeps what it wrote on the disk, for the next start.
-    context = TracingContext(FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()))
-    with tracing(context), torch._functorch.config.patch(enable_autograd_cache=False):
-        whole = compile_fx(graph, inputs, inner_compile=inner, config_patches=options, ignore_shape_env=True)
-    module, code = written[-1]
-    constants = [*graph.parameters(), *graph.buffers()]
-    taken = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
-    call = getattr(code, "current_callable", None)
-    as_given = [_layout(each) for each in taken] == [_layout(each) for each in (*constants, *inputs)]
-    as_given = as_given and len(_outputs(module)) == len(_outputs(graph))
-    if len(written) > 1 or call is None or not as_given or any(each.device.type != "cpu" for each in taken):
-        every = cast(Callable[..., Any], whole)
-        return lambda arguments: list(every(*arguments))
-    bare = cast(Program, call)
-    return (lambda arguments: bare([*constants, *arguments])) if constants else bare
-
-
-def _outputs(graph: GraphModule) -> list[Any]:
-    return list(cast(list[Any], graph.graph.output_node().args[0]))
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.dtype
-
-
 def _apart(tensors: list[Tensor]) -> list[Tensor]:
     """Return the same tensors, copies where two share memory: torch would part and join those in every call."""
     seen: set[int] = set()
@@ -262,7 +217,7 @@ def _bytes_for_truths(graph: GraphModule) -> list[int]:
             constant.meta = node.meta
             node.replace_all_uses_with(constant)
     output = graph.graph.output_node()
-    found, truths = _outputs(graph), []
+    found, truths = outputs_of(graph), []
     for index, node in enumerate(found):
         if isinstance(node, Node) and _is_view(node, torch.bool):
             found[index] = node.args[0]

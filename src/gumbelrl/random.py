@@ -140,7 +140,11 @@ class RandomStreams:
 
     def permutation(self, length: int) -> Int[Tensor, "rows length"]:
         """Return a uniformly random order of 0 … length − 1 in each row."""
-        return self.bits(length).argsort(dim=1)
+        return self.permutations(1, length).squeeze(1)
+
+    def permutations(self, count: int, length: int) -> Int[Tensor, "rows count length"]:
+        """Return `count` uniformly random orders of 0 … length − 1 in each row: those of as many `permutation`s."""
+        return self.bits(count, length, divided=1).argsort(dim=2)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"key": self.key.clone(), "counter": self.counter.clone()}

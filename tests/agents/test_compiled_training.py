@@ -67,6 +67,7 @@ def check_equal(agent: str, **settings: Any) -> None:
     eager, compiled = (trainer_of(agent, compiled=each, **settings) for each in (False, True))
     for _ in range(3):
         expected, found = eager.iterate(), compiled.iterate()
+    assert (compiled.collect.loop is not None) == settings.get("native", True)  # no Python between steps
     assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
     assert torch.equal(found["train/episodes"], expected["train/episodes"])
     assert_close(compiled.agent.state_dict(), eager.agent.state_dict(), rtol=1e-4, atol=1e-5, check_dtype=True)

@@ -1,0 +1,123 @@
+// Calls compiled graphs in turn, again and again: see loops.py, which writes what this reads.
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <vector>
+
+struct AtenTensorOpaque;
+using Tensor = AtenTensorOpaque*;
+using Program = void (*)(Tensor* inputs, Tensor* outputs);  // takes the inputs over, and leaves the outputs to us
+
+extern "C" {  // of torch's C interface, which says of each whether it failed
+int32_t aoti_torch_new_tensor_handle(Tensor, Tensor*);
+int32_t aoti_torch_delete_tensor_object(Tensor);
+int32_t aoti_torch_get_data_ptr(Tensor, void**);
+int32_t aoti_torch_get_dim(Tensor, int64_t*);
+int32_t aoti_torch_get_sizes(Tensor, int64_t**);
+int32_t aoti_torch_get_strides(Tensor, int64_t**);
+int32_t aoti_torch__reinterpret_tensor(Tensor, int64_t, const int64_t*, const int64_t*, int64_t, Tensor*);
+int32_t aoti_torch_cpu_view_dtype(Tensor, int32_t, Tensor*);
+int32_t aoti_torch_dtype_bool();
+}
+
+namespace {
+
+enum Step : int64_t { CALL, TAKE, KEEP, TRUTHS };
+
+void check(int32_t failed) {
+  if (failed) throw std::runtime_error("torch refused a tensor");
+}
+
+// Tensors by number, each of them ours until it is released or replaced.
+struct Slots {
+  std::vector<Tensor> held;
+
+  Slots(Tensor* given, int64_t count) : held(given, given + count) {}
+  ~Slots() {
+    for (Tensor each : held)
+      if (each) aoti_torch_delete_tensor_object(each);
+  }
+  void put(int64_t slot, Tensor tensor) {
+    if (held[slot]) aoti_torch_delete_tensor_object(held[slot]);
+    held[slot] = tensor;
+  }
+  Tensor release(int64_t slot) {
+    Tensor tensor = held[slot];
+    held[slot] = nullptr;
+    return tensor;
+  }
+};
+
+const int64_t* call(const int64_t* at, Slots& slots) {
+  const auto program = reinterpret_cast<Program>(at[0]);
+  const int64_t takes = at[1], gives = at[2];
+  at += 3;
+  std::vector<Tensor> inputs(takes), outputs(gives);
+  for (int64_t i = 0; i < takes; ++i) check(aoti_torch_new_tensor_handle(slots.held[at[i]], &inputs[i]));
+  program(inputs.data(), outputs.data());
+  at += takes;
+  for (int64_t i = 0; i < gives; ++i) slots.put(at[i], outputs[i]);
+  return at + gives;
+}
+
+// row = column[turn]
+const int64_t* take(const int64_t* at, Slots& slots, int64_t turn) {
+  const Tensor column = slots.held[at[0]];
+  int64_t dimensions, *sizes, *strides;
+  check(aoti_torch_get_dim(column, &dimensions));
+  check(aoti_torch_get_sizes(column, &sizes));
+  check(aoti_torch_get_strides(column, &strides));
+  Tensor row;
+  const int64_t offset = turn * strides[0];  // from where the column begins
+  check(aoti_torch__reinterpret_tensor(column, dimensions - 1, sizes + 1, strides + 1, offset, &row));
+  slots.put(at[1], row);
+  return at + 2;
+}
+
+// column[turn] = row
+const int64_t* keep(const int64_t* at, Slots& slots, int64_t turn) {
+  void *row, *column;
+  const int64_t bytes = at[2];
+  check(aoti_torch_get_data_ptr(slots.held[at[0]], &row));
+  check(aoti_torch_get_data_ptr(slots.held[at[1]], &column));
+  std::memcpy(static_cast<char*>(column) + turn * bytes, row, bytes);
+  return at + 3;
+}
+
+// bytes -> truth values
+const int64_t* truths(const int64_t* at, Slots& slots) {
+  Tensor seen;
+  check(aoti_torch_cpu_view_dtype(slots.held[at[0]], aoti_torch_dtype_bool(), &seen));
+  slots.put(at[0], seen);
+  return at + 1;
+}
+
+}  // namespace
+
+// Takes over `count` tensors, of which some may be null yet, takes the steps of `code` so many times, and leaves those
+// of the slots `returned` in `found`, for the caller to take over.
+// Returns whether it failed, and why in `message`. The interpreter's lock is held: graphs release it.
+extern "C" int32_t repeat(const int64_t* code, int64_t length, int64_t times, Tensor* given, int64_t count,
+                          const int64_t* returned, int64_t wanted, Tensor* found, char* message, int64_t room) {
+  Slots slots(given, count);
+  try {
+    for (int64_t turn = 0; turn < times; ++turn) {
+      for (const int64_t* at = code; at != code + length;) {
+        switch (*at++) {
+          case CALL: at = call(at, slots); break;
+          case TAKE: at = take(at, slots, turn); break;
+          case KEEP: at = keep(at, slots, turn); break;
+          case TRUTHS: at = truths(at, slots); break;
+        }
+      }
+    }
+    for (int64_t i = 0; i < wanted; ++i) found[i] = slots.release(returned[i]);
+    return 0;
+  } catch (const std::exception& error) {
+    std::snprintf(message, room, "%s", error.what());
+    return 1;
+  }
+}

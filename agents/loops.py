@@ -1,0 +1,164 @@
+"""Compiled graphs called in turn, again and again, by C++: between two of them Python would take as long as they do.
+
+The loop itself (`loops.cpp`) is compiled once, in a second, and knows nothing of what it calls: a `Loop` says which
+graphs, in what order, with which tensors by name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gumbelrl.envs.programs import Program
+
+SOURCE = Path(__file__).with_name("loops.cpp")
+
+CALL, TAKE, KEEP, TRUTHS = range(4)  # as in the source
+
+
+class Call(NamedTuple):
+    """Call a graph, which must have an `entry`; outputs take the place of what had their names."""
+
+    program: Program
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+class Take(NamedTuple):
+    """Take a row of a column, that of the turn, which a graph may then have as an input."""
+
+    column: str
+    row: str
+
+
+class Keep(NamedTuple):
+    """Copy a tensor, which is contiguous, into the row of the turn of a column, which is too."""
+
+    row: str
+    column: str
+    num_bytes: int
+
+
+class Truths(NamedTuple):
+    """See bytes as truth values."""
+
+    name: str
+
+
+Step: TypeAlias = Call | Take | Keep | Truths
+
+
+class LoopError(RuntimeError):
+    """A loop, or a graph in it, failed."""
+
+
+class Loop:
+    """Steps that are taken again and again.
+
+    Args:
+        steps: in the order of a turn.
+        given: names of the tensors that every call brings.
+        returned: names of those that it returns, as the last turn leaves them; each once, and outputs of graphs.
+
+    Raises:
+        LoopError: it cannot be compiled here, or a graph has no `entry`.
+    """
+
+    def __init__(self, steps: Iterable[Step], *, given: Sequence[str], returned: Sequence[str]) -> None:
+        self.slots: dict[str, int] = {name: slot for slot, name in enumerate(given)}
+        self.num_given = len(given)
+        self.constants: dict[int, Tensor] = {}
+        self.code = _integers([number for step in steps for number in self._written(step)])
+        self.returned = _integers([self.slots[name] for name in returned])
+        self.repeat = _repeat()
+
+    def _slot(self, name: str) -> int:
+        return self.slots.setdefault(name, len(self.slots))
+
+    def _written(self, step: Step) -> list[int]:
+        """Return a step as the source reads it."""
+        if isinstance(step, Take):
+            return [TAKE, self._slot(step.column), self._slot(step.row)]
+        if isinstance(step, Keep):
+            return [KEEP, self._slot(step.row), self._slot(step.column), step.num_bytes]
+        if isinstance(step, Truths):
+            return [TRUTHS, self._slot(step.name)]
+        if step.program.entry is None:
+            raise LoopError("a graph has no C++ that other C++ could call")
+        inputs = [*map(self._constant, step.program.constants), *map(self._slot, step.inputs)]
+        outputs = [*map(self._slot, step.outputs)]
+        return [CALL, step.program.entry, len(inputs), len(outputs), *inputs, *outputs]
+
+    def _constant(self, tensor: Tensor) -> int:
+        slot = self._slot(f"a constant, {len(self.constants)}")
+        self.constants[slot] = tensor
+        return slot
+
+    @torch.no_grad()
+    def __call__(self, times: int, given: Sequence[Tensor]) -> list[Tensor]:
+        """Take the steps so many times; return the tensors that `returned` names.
+
+        Args:
+            times: at least 1.
+            given: in the order of their names.
+
+        Raises:
+            LoopError: a graph failed; what it says.
+        """
+        held = (ctypes.c_void_p * len(self.slots))()
+        given = [*given, *self.constants.values()]
+        for slot, handle in zip((*range(self.num_given), *self.constants), _handles(given), strict=True):
+            held[slot] = handle
+        found, message = (ctypes.c_void_p * len(self.returned))(), ctypes.create_string_buffer(1000)
+        turns = (self.code, len(self.code), times)
+        if self.repeat(*turns, held, len(held), self.returned, len(found), found, message, len(message)):
+            raise LoopError(message.value.decode())
+        return _tensors(found)
+
+
+def _integers(numbers: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+_capsule_of = ctypes.pythonapi.PyCapsule_New
+_capsule_of.restype, _capsule_of.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def _handles(tensors: Sequence[Tensor]) -> list[int]:
+    """Return torch's C handles of tensors, for somebody to take over."""
+    return [_pointer_of(each, None) for each in torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))]
+
+
+def _tensors(handles: Iterable[int]) -> list[Tensor]:
+    """Take handles over; return their tensors."""
+    capsules: list[Any] = [_capsule_of(each, None, None) for each in handles]
+    return torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+
+
+@cache
+def _repeat() -> Any:
+    """Return `repeat` of the source, compiled if it is not in inductor's cache.
+
+    Raises:
+        LoopError: it cannot be compiled here.
+    """
+    from torch._inductor.codecache import CppCodeCache
+
+    try:
+        path = CppCodeCache.load(SOURCE.read_text(encoding="utf-8"))._name
+        repeat = ctypes.PyDLL(path).repeat  # which keeps the interpreter's lock
+    except Exception as error:  # whatever the compiler raises
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise LoopError(f"a loop of graphs cannot be compiled here: {reason[0]}") from error
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    repeat.argtypes = (pointer, integer, integer, pointer, integer, pointer, integer, pointer, pointer, integer)
+    repeat.restype = ctypes.c_int32
+    return repeat

@@ -1,0 +1,108 @@
+"""Graphs compiled by inductor, as plain functions of tensors.
+
+What inductor writes is called as it is. What torch would do before and after it in every call, for outputs that are
+views of inputs and for inputs that overlap, is left out where a graph takes what it was given and nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+ENTRY = "_Z19inductor_entry_implPP16AtenTensorOpaqueS1_"
+"""`void inductor_entry_impl(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, which inductor's C++ wrapper is."""
+
+
+class Program:
+    """Machine code of a graph.
+
+    Args:
+        call: takes the list of its inputs, which it may empty, and returns its outputs.
+        constants: inputs that are always the same, before the others.
+
+    Attributes:
+        entry: the address of `call` for other C++, by `ENTRY`; None where it is no C++.
+    """
+
+    def __init__(self, call: Callable[[list[Any]], Sequence[Any]], constants: Sequence[Tensor] = ()) -> None:
+        self.call, self.constants, self.entry = call, list(constants), _entry(call)
+
+    def __call__(self, arguments: list[Any]) -> list[Any]:
+        """Return the outputs for the inputs after the constants."""
+        return list(self.call([*self.constants, *arguments]))
+
+
+def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> Program:
+    """Return a graph, which may change its inputs in place, compiled by inductor."""
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    written: list[tuple[GraphModule, Any]] = []
+
+    def inner(module: GraphModule, examples: Sequence[Any], **how: Any) -> Any:
+        written.append((module, compile_fx_inner(module, examples, **how)))
+        return written[-1][1]
+
+    known = torch._inductor.config.get_config_copy()
+    options = {name: value for name, value in options.items() if name in known}  # versions of torch differ
+    if any(each.device.type != "cpu" for each in inputs):
+        options.pop("cpp_wrapper", None)  # not tried with Triton
+    # With a shape environment inductor keeps what it wrote on the disk, for the next start.
+    context = TracingContext(FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()))
+    cached = torch._functorch.config.patch(enable_autograd_cache=False)
+    with tracing(context), torch.no_grad(), cached, _without_warnings():
+        whole = compile_fx(graph, inputs, inner_compile=inner, config_patches=options, ignore_shape_env=True)
+    module, code = written[-1]
+    constants = [*graph.parameters(), *graph.buffers()]
+    taken = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+    call = getattr(code, "current_callable", None)
+    as_given = [_layout(each) for each in taken] == [_layout(each) for each in (*constants, *inputs)]
+    as_given = as_given and len(outputs_of(module)) == len(outputs_of(graph))
+    if len(written) > 1 or call is None or not as_given or any(each.device.type != "cpu" for each in taken):
+        every = cast(Callable[..., Any], whole)
+        return Program(lambda arguments: every(*arguments))
+    return Program(call, constants)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep from the terminal that an operation is called by way of Python, which is what it is meant to be."""
+    logger = logging.getLogger("torch._inductor.ir")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def outputs_of(graph: GraphModule) -> list[Any]:
+    """Return the nodes that a graph returns."""
+    found: Any = graph.graph.output_node().args[0]
+    return list(found)
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _entry(call: Callable[..., Any]) -> int | None:
+    """Return the address of the C++ that inductor's function in Python calls, a function of a module of its own."""
+    for cell in getattr(call, "__closure__", None) or ():
+        module = getattr(cell.cell_contents, "__self__", None)
+        if isinstance(module, ModuleType) and module.__file__:
+            try:
+                return ctypes.cast(ctypes.CDLL(module.__file__)[ENTRY], ctypes.c_void_p).value
+            except (AttributeError, OSError):  # written otherwise, by another version of torch
+                return None
+    return None

@@ -1,0 +1,103 @@
+"""Loops of compiled graphs, against the same in Python."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from gumbelrl.agents.compiled_methods import OPTIONS
+from gumbelrl.agents.loops import Call, Keep, Loop, LoopError, Take, Truths
+from gumbelrl.envs.programs import Program, program
+
+TABLE = torch.tensor([2.0, 3.0, 5.0])
+
+
+def compiled(function: Callable[..., Any], *examples: Tensor) -> Program:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own parts
+        return program(make_fx(function)(*examples), list(examples), OPTIONS)
+
+
+def step(state: Tensor, noise: Tensor) -> list[Tensor]:
+    following = state * TABLE + noise
+    return [following, (following > 4).view(torch.uint8)]
+
+
+def act(state: Tensor, above: Tensor, total: Tensor) -> list[Tensor]:
+    total.add_(state.sum())
+    return [torch.where(above, state * 0.5, state)]
+
+
+@pytest.fixture(scope="module")
+def programs() -> tuple[Program, Program]:
+    three = torch.ones(3)
+    return compiled(step, three, three.clone()), compiled(act, three, three > 0, torch.zeros(()))
+
+
+def test_a_loop_does_what_python_would(programs: tuple[Program, Program]) -> None:
+    stepping, acting = programs
+    loop = Loop(
+        [
+            Keep("state", "states", 12),
+            Take("noise", "noise now"),
+            Call(stepping, ["state", "noise now"], ["next", "above"]),
+            Keep("above", "all above", 3),
+            Truths("above"),
+            Call(acting, ["next", "above", "total"], ["state"]),
+        ],
+        given=["state", "noise", "total", "states", "all above"],
+        returned=["state", "above"],
+    )
+    for times in (1, 7):
+        noise = torch.randn(2, times, 3, generator=torch.Generator().manual_seed(times)).unbind(0)[1]
+        states, above = torch.empty(times, 3), torch.empty(times, 3, dtype=torch.bool)
+        start, total = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(())
+        found = loop(times, [start, noise, total, states, above])
+
+        state, expected_states, expected_above, expected_total = start, [], [], torch.zeros(())
+        for noise_t in noise:
+            expected_states.append(state)
+            following, bits = step(state, noise_t)
+            expected_above.append(bits.view(torch.bool))
+            (state,) = act(following, bits.view(torch.bool), expected_total)
+        assert_close(states, torch.stack(expected_states))  # products and sums are fused
+        assert torch.equal(above, torch.stack(expected_above))
+        assert found[1].dtype == torch.bool
+        assert_close([found[0], total], [state, expected_total])
+        assert torch.equal(start, torch.tensor([1.0, -2.0, 3.0]))
+
+
+def owners(tensor: Tensor) -> int:
+    """Return how many tensors own a tensor's storage."""
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata) - 1  # what asks is another
+
+
+def test_a_loop_lets_go_of_its_tensors(programs: tuple[Program, Program]) -> None:
+    stepping, _ = programs
+    loop = Loop([Call(stepping, ["state", "noise"], ["state", "above"])], given=["state", "noise"], returned=["state"])
+    given = [torch.ones(3), torch.ones(3)]
+    (found,) = loop(5, given)
+    assert [owners(each) for each in [*given, found]] == [1, 1, 1]
+
+
+def test_a_graph_that_fails_says_why_and_nothing_is_lost() -> None:
+    square = torch.eye(64)
+    multiply = compiled(lambda a, b: [torch.mm(a, b)], square, square.clone())
+    loop = Loop([Call(multiply, ["a", "b"], ["a"])], given=["a", "b"], returned=["a"])
+    bad = torch.ones(5)
+    with pytest.raises(LoopError, match="API call failed"):
+        loop(2, [bad, square])
+    assert owners(bad) == 1
+    assert torch.equal(loop(3, [square, square])[0], square)
+
+
+def test_a_graph_without_an_entry_is_refused() -> None:
+    with pytest.raises(LoopError, match=r"no C\+\+ that other C\+\+ could call"):
+        Loop([Call(Program(lambda arguments: arguments), ["a"], ["a"])], given=["a"], returned=["a"])
