@@ -233,15 +233,15 @@ class ActorCritic(MinibatchLearner):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data = self._rows(rollout)
-        metrics = self._learn_all(data, self._orders(data["target"]))
+        metrics = self._learn_all(*self._rows(rollout))
         self.perception.merge(rollout)
         return metrics
 
-    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
-        """Return what is learned from a rollout in rows, see `Perception.rows`."""
+    def _rows(self, rollout: Transition) -> tuple[dict[str, Tensor], Int[Tensor, "minibatch member row"]]:
+        """Return what is learned from a rollout in rows, see `Perception.rows`, and their `orders`."""
         seen = self.perception.normalised(rollout)
-        return self.perception.rows(seen, target=self._targets(seen))
+        data = self.perception.rows(seen, target=self._targets(seen))
+        return data, self.orders(data["target"])
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

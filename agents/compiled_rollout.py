@@ -41,8 +41,7 @@ def compile_rollout(trainer: Any, *, or_eager: bool = False) -> None:
         trainer: with an agent that `gumbelrl.agents.compilation.obstacle` finds nothing against.
         or_eager: where there turns out to be no compiler, go on eagerly with a warning instead of raising.
     """
-    for name in ("record", "means"):
-        setattr(trainer.statistics, name, CompiledMethod(trainer.statistics, name, or_eager=or_eager))
+    trainer.statistics.record = CompiledMethod(trainer.statistics, "record", or_eager=or_eager)
     trainer.collect = CompiledRollout(trainer, or_eager=or_eager)
 
 

@@ -21,6 +21,7 @@ class EpisodeStatistics:
         self.running = torch.zeros(2, num_members, num_envs, device=device)
         self.window = torch.zeros(2, num_members, WINDOW + 1, device=device)
         self.count = torch.zeros(num_members, dtype=torch.int64, device=device)
+        self.mean = torch.full((2, num_members), torch.nan, device=device)  # of the window; not part of the state
 
     def record(self, reward: Float[Tensor, "time member env"], finished: Bool[Tensor, "time member env"]) -> None:
         """Add a rollout."""
@@ -35,6 +36,7 @@ class EpisodeStatistics:
         slot = torch.where(flags & (rank > total - WINDOW), slot, WINDOW)
         self.window.scatter_(2, slot.expand(2, -1, -1), values)
         self.count += total.squeeze(1)
+        self.mean.copy_(self._means())
 
     def _sums(
         self, gained: Float[Tensor, "time 2 member env"], goes_on: Float[Tensor, "time member env"]
@@ -54,11 +56,12 @@ class EpisodeStatistics:
 
     def means(self) -> tuple[Float[Tensor, " member"], Float[Tensor, " member"]]:
         """Return the mean return and length over the window; NaN for a member that finished no episode."""
+        return self.mean[0], self.mean[1]
+
+    def _means(self) -> Float[Tensor, "2 member"]:
         filled = self.count.clamp(max=WINDOW)
         valid = torch.arange(WINDOW, device=self.count.device) < filled.unsqueeze(1)
-        sums = (self.window[..., :WINDOW] * valid).sum(2)
-        means = sums / filled
-        return means[0], means[1]
+        return (self.window[..., :WINDOW] * valid).sum(2) / filled
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"running": self.running, "window": self.window, "count": self.count}
@@ -66,3 +69,4 @@ class EpisodeStatistics:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
             getattr(self, name).copy_(value)
+        self.mean.copy_(self._means())

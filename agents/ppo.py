@@ -116,8 +116,7 @@ class PPO(MinibatchLearner, ScoreFunctionAgent[PPOConfig]):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        data, explained = self._rows(rollout)
-        orders = self._orders(data["target"])
+        data, orders, explained = self._rows(rollout)
         metrics = self._learn_all(data, orders) if self.config.target_kl is None else self._learn_until(data, orders)
         metrics["train/explained_variance"] = explained
         self.perception.merge(rollout)
@@ -155,10 +154,10 @@ class PPO(MinibatchLearner, ScoreFunctionAgent[PPOConfig]):
             }
         return loss, metrics
 
-    def _rows(self, rollout: Transition) -> tuple[dict[str, Tensor], Float[Tensor, " member"]]:
-        """Return what is learned from a rollout in rows, see `batch`, and the explained variance."""
+    def _rows(self, rollout: Transition) -> tuple[dict[str, Tensor], Tensor, Float[Tensor, " member"]]:
+        """Return what is learned from a rollout in rows, see `batch`, their `orders`, and the explained variance."""
         data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
-        return data, explained_variance(data["value"], data["target"])
+        return data, self.orders(data["target"]), explained_variance(data["value"], data["target"])
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

@@ -70,7 +70,7 @@ class MinibatchLearner:
     streams: RandomStreams
     config: Any
 
-    def _orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
+    def orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
         """Return which rows are in each minibatch, of all passes."""
         config = self.config
         return minibatches(self.streams, target.shape[1], config.minibatches, passes=config.epochs)

@@ -43,8 +43,8 @@ OPTIONS: dict[str, Any] = {
     # Look-ups are not checked one by one, a seventh of a game's step: actions are brought into their space instead, and
     # everything else that a table is read by comes from the rules.
     "assert_indirect_indexing": False,
-    # What calls the loops is C++ too: two thirds of the time of a step of 64 environments of CartPole, and less than half
-    # where many eager kernels are called (Acrobot).
+    # What calls the loops is C++ too: two thirds of the time of a step of 64 environments of CartPole, and less than
+    # half where many eager kernels are called (Acrobot).
     "cpp_wrapper": True,
     # Nor are sizes and alignments, in every call: a tenth of CartPole's step. Inputs are laid out as when compiled.
     "size_asserts": False,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.testing import assert_close
 
 from gumbelrl.agents.compiled_methods import OPTIONS
 from gumbelrl.agents.loops import Call, Keep, Loop, LoopError, Take, Truths

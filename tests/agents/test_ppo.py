@@ -72,7 +72,7 @@ def test_a_member_that_sits_out_does_so_until_the_next_rollout(monkeypatch):
     agent = make_agent(PPOConfig(**{**vars(with_target(0.01)), "epochs": 1}))
     near = make_rollout(agent, shift=[0.0, 0.0])
     batches = [agent.batch(make_rollout(agent, shift=[1.0, 0.0]), trace=0.9), agent.batch(near, trace=0.9)]
-    monkeypatch.setattr(agent, "_orders", lambda target: torch.arange(2))
+    monkeypatch.setattr(agent, "orders", lambda target: torch.arange(2))
     monkeypatch.setattr(ppo, "take", lambda data, which: batches[int(which)])
     before = agent.flat.detach().clone()
     metrics = agent.update(near)

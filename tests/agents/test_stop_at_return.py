@@ -41,7 +41,7 @@ def test_few_episodes_are_not_enough_whatever_they_returned(tmp_path):
     config = RunConfig(track="off", total_steps=4096, stop_at_return=1.0, output=tmp_path / "run")
     experiment = Experiment(config)
     statistics = experiment.trainer.statistics
-    statistics.window.fill_(500.0)
+    statistics.mean.fill_(500.0)
     statistics.count.fill_(99)
     experiment._stop_at_return()
     assert not experiment.trainer.finished
