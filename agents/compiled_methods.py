@@ -108,12 +108,12 @@ class RepeatedMethod:
         loop = None if graph is None else self._loop(graph)
         if graph is None or loop is None:
             return [self.method(*others, row) for row in column.unbind()][-1]
-        *rest, _ = graph.taken(inputs)
-        return graph.as_returned(loop(len(column), [*graph.state(), *rest, column]))
+        return graph.as_returned(loop(len(column), [*graph.state(), *graph.taken(inputs)]))
 
     def _loop(self, graph: Graph) -> Loop | None:
         """Return a loop of a graph, made if need be; None where there can be none."""
-        if graph not in self.loops and graph.program.entry is not None:
+        takes_row = graph.given[-1:] == [graph.num_parts - 1]
+        if graph not in self.loops and takes_row and graph.program.entry is not None:
             names = [f"input {i}" for i in range(len(graph.held) + len(graph.given))]
             found = [f"output {i}" for i in range(graph.num_outputs)]
             steps = (Take("column", names[-1]), Call(graph.program, names, found))
@@ -126,7 +126,7 @@ class Graph:
 
     Attributes:
         held: the owner's tensors that the graph takes, before what it takes of the inputs.
-        given: which of the inputs' parts it takes.
+        given: which of the inputs' `num_parts` parts it takes.
         program: the graph itself.
         num_outputs: that it returns.
 
@@ -165,7 +165,7 @@ class Graph:
         # In a tuple, where no search for what an agent holds comes upon the holders of other objects' tensors.
         self.held = tuple(places[index] for index in used if index < len(places))
         self.given = [given[index - len(places)] for index in used if index >= len(places)]
-        self.num_outputs = self.returned.num_leaves
+        self.num_parts, self.num_outputs = len(parts), self.returned.num_leaves
 
     @torch.no_grad()
     def __call__(self, parts: list[Any]) -> Any:

@@ -234,7 +234,7 @@ class RolloutLoop:
         trainer, steps = self.trainer, self.steps
         steps.begin()
         columns = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self.kinds.items()}
-        now = [trainer.observation, *([] if trainer.mask is None else [trainer.mask.contiguous()])]
+        now = [each.contiguous() for each in (trainer.observation, trainer.mask) if each is not None]
         streams = steps.env.streams
         state = [*steps.parts, steps.elapsed, *now]
         given = [*self.act.state(), noise, streams.key, streams.counter, *state, *columns.values()]

@@ -116,9 +116,10 @@ def roofline_plot(results: dict[str, Any]) -> Path:
     updates = results["updates"][::-1]
     figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.5 * len(updates)), layout="constrained")
     for place, each in enumerate(updates):
-        axes.barh(place, 1e6 * each["seconds"], height=0.6, color=LIGHT, label="measured" if not place else None)
+        axes.barh(place, 1e6 * each["seconds"], height=0.6, color=LIGHT, label="eager" if not place else None)
         marks = (
             ("floor_seconds", "|", "black", "floor"),
+            ("compiled_seconds", "s", DARK, "compiled"),
             ("products_seconds", "D", OURS, "its products at their sizes"),
             ("calls_seconds", "o", GREY, "calls of its operators alone"),
         )

@@ -1,10 +1,11 @@
 """How far an update is from the least time that this machine could take for it, and why; on one CPU thread.
 
-    python benchmarks/roofline.py          # about a minute; writes benchmarks/results/roofline.json
+    python benchmarks/roofline.py          # some minutes; writes benchmarks/results/roofline.json
 
 The floor is the larger of (operations ÷ peak of a large matrix product) and (bytes ÷ bandwidth of a large copy), with
 the counts of `update_cost.py`. Beside it stand what the same products take at the sizes that the update has, one after
-another, and what calling so many operators costs when they do nothing: the two reasons for the distance.
+another, what calling so many operators costs when they do nothing (the two reasons for the distance), and the update
+compiled.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from provenance import provenance
 from throughput import CHOICES, FEATURES, ours
 from torch.utils._python_dispatch import TorchDispatchMode
 from update_cost import Cost, actor_critic_update, layers, sac_update
+
+from gumbelrl.agents.compiled_training import compile_training
 
 RESULTS = Path(__file__).parent / "results" / "roofline.json"
 
@@ -84,8 +87,16 @@ def products(batch: int, sizes: tuple[int, ...], *, networks: int) -> float:
     return networks * total
 
 
-def row(name: str, cost: Cost, update: Callable[[], Any], *, found: dict[str, float], small: float) -> dict[str, Any]:
-    """Measure an update and hold it against its floor."""
+def row(
+    name: str,
+    cost: Cost,
+    update: Callable[[], Any],
+    compiled: Callable[[], Any],
+    *,
+    found: dict[str, float],
+    small: float,
+) -> dict[str, Any]:
+    """Measure an update, eager and compiled, and hold it against its floor."""
     measured = seconds_of(update, budget=2.0)
     with Counter() as counter:
         update()
@@ -96,6 +107,7 @@ def row(name: str, cost: Cost, update: Callable[[], Any], *, found: dict[str, fl
         "bytes": cost.bytes,
         "floor_seconds": cost.seconds(**rates),
         "seconds": measured,
+        "compiled_seconds": seconds_of(compiled, budget=2.0),
         "products_seconds": small,
         "operators": counter.count,
         "calls_seconds": counter.count * found["call_seconds"],
@@ -107,27 +119,30 @@ def measure(hidden: tuple[int, ...], batch: int, found: dict[str, float]) -> lis
     sizes = (FEATURES, *hidden, CHOICES)
     title = f"{len(hidden)}×{hidden[0]}, batch {batch}"
     size = {"batch": batch, "features": FEATURES, "choices": CHOICES, "hidden": hidden}
-    learn = ours(batch, 1, hidden=hidden)
+    learn, compiled_learn = (ours(batch, 1, hidden=hidden, compiled=compiled) for compiled in (False, True))
     rows = [
         row(
             f"sac, {title}",
             sac_update(**size),
             lambda: learn(1),
+            lambda: compiled_learn(1),
             found=found,
             small=products(batch, sizes, networks=3) * 12 / 9,  # and three more passes forward
         )
     ]
-    trainer = make_trainer((0,), hidden=hidden, num_envs=batch // 32 * 4, epochs=1)
+    trainer, compiled = (make_trainer((0,), hidden=hidden, num_envs=batch // 32 * 4, epochs=1) for _ in range(2))
+    compile_training(compiled)
     rollout = trainer.collect()
     steps = trainer.agent.config.minibatches
     each = row(
         f"actor-critic, {title}",
         actor_critic_update(**size),
         lambda: trainer.agent.update(rollout),
+        lambda: compiled.agent.update(rollout),
         found=found,
         small=products(batch, sizes, networks=2),
     )
-    for name in ("seconds", "operators", "calls_seconds"):
+    for name in ("seconds", "compiled_seconds", "operators", "calls_seconds"):
         each[name] /= steps
     return [*rows, each]
 
@@ -135,14 +150,15 @@ def measure(hidden: tuple[int, ...], batch: int, found: dict[str, float]) -> lis
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| update | MFLOP | MB moved | floor, µs | measured, µs | of the floor | its products at their sizes, µs "
-        "| operators | calls alone, µs |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| update | MFLOP | MB moved | floor, µs | eager, µs | of the floor | compiled, µs | of the floor "
+        "| its products at their sizes, µs | operators | calls alone, µs |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {each['name']} | {each['flops'] / 1e6:.1f} | {each['bytes'] / 1e6:.2f} "
         f"| {1e6 * each['floor_seconds']:,.0f} | {1e6 * each['seconds']:,.0f} "
-        f"| {each['seconds'] / each['floor_seconds']:.1f}× | {1e6 * each['products_seconds']:,.0f} "
+        f"| {each['seconds'] / each['floor_seconds']:.1f}× | {1e6 * each['compiled_seconds']:,.0f} "
+        f"| {each['compiled_seconds'] / each['floor_seconds']:.1f}× | {1e6 * each['products_seconds']:,.0f} "
         f"| {each['operators']:,.0f} | {1e6 * each['calls_seconds']:,.0f} |"
         for each in results["updates"]
     ]

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any, cast
 
@@ -57,6 +60,8 @@ def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> P
     options = {name: value for name, value in options.items() if name in known}  # versions of torch differ
     if any(each.device.type != "cpu" for each in inputs):
         options.pop("cpp_wrapper", None)  # not tried with Triton
+    elif "cpp.vec_isa_ok" in known and known["cpp.vec_isa_ok"] is None and _knows_vectors():
+        options["cpp.vec_isa_ok"] = True
     # With a shape environment inductor keeps what it wrote on the disk, for the next start.
     context = TracingContext(FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()))
     cached = torch._functorch.config.patch(enable_autograd_cache=False)
@@ -72,6 +77,23 @@ def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> P
         every = cast(Callable[..., Any], whole)
         return Program(lambda arguments: every(*arguments))
     return Program(call, constants)
+
+
+@cache
+def _knows_vectors() -> bool:
+    """Return whether the C++ compiler is sure to have the vectors that the processor has: a GCC of 2022 or later.
+
+    Inductor would compile, link and load a library for each kind of vector to see, which takes 7 s with an empty cache
+    and most of a second with a full one.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler, is_gcc
+
+    try:
+        compiler = get_cpp_compiler()
+        told = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=True).stdout
+        return sys.platform == "linux" and is_gcc() and int(told.split(".")[0]) >= 12
+    except Exception:  # no compiler, or one that says something else: inductor is to see
+        return False
 
 
 @contextmanager

@@ -57,6 +57,16 @@ def test_permutation_and_integers():
         streams.integers(0, 1)
 
 
+@pytest.mark.parametrize("share", [(0, 1), (1, 3)])
+def test_permutations_are_those_of_as_many_draws(share):
+    at_once, apart = RandomStreams([0, 1]), RandomStreams([0, 1])
+    for streams in (at_once, apart):
+        streams.divide(*share)
+    orders = at_once.permutations(5, 9)
+    assert torch.equal(orders, torch.stack([apart.permutation(9) for _ in range(5)], dim=1))
+    assert torch.equal(at_once.bits(4), apart.bits(4))
+
+
 def test_state_resumes():
     streams = RandomStreams([1, 2])
     streams.uniform(5)

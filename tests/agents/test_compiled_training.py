@@ -166,6 +166,29 @@ def test_resumed_runs_go_on_to_the_same_bits(agent: str) -> None:
     assert_close(second.state_dict(), through.state_dict(), rtol=0, atol=0)
 
 
+# Masks and several variables; random numbers in every step; a table; truth values in the state; eager kernels.
+STEPPED = ("MultiButton-v0", "RockPaperScissors-v0", "Taxi-v4", "MinAtar-Breakout-v1", "Acrobot-v1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_loop_of_graphs_collects_what_python_calling_them_does(name: str) -> None:
+    by_loop, by_python = (trainer_of("a2c", compiled=False, env_id=f"gumbelrl/{name}", rollout_steps=40) for _ in "12")
+    for trainer in (by_loop, by_python):
+        compile_rollout(trainer)
+    collect: Any = by_python.collect
+    for turn in range(3):
+        found, expected = by_loop.collect(), by_python.collect()
+        collect.loop = None
+        for column, value in vars(expected).items():
+            assert_close(getattr(found, column), value, rtol=0, atol=0, msg=f"{column} of rollout {turn}")
+    assert by_loop.collect.loop is not None
+    ours, theirs = (trainer.state_dict() for trainer in (by_loop, by_python))
+    for part in ("environment", "statistics", "observation", "mask"):
+        assert_close(ours[part], theirs[part], rtol=0, atol=0)
+    assert all(each.dtype == theirs["environment"][name].dtype for name, each in ours["environment"].items())
+
+
 def test_a_rollout_without_a_valid_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of("ppo", compiled=False, env_id="gumbelrl/MultiButton-v0")
     compile_rollout(trainer)
