@@ -34,7 +34,7 @@ from gumbelrl.agents.perception.recurrent import RecurrentCore, check_memory
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.perception.torsos import TORSOS, make_torso, resolve_torso
 from gumbelrl.agents.returns import lambda_returns
-from gumbelrl.agents.rollout import MinibatchLearner, Transition, take
+from gumbelrl.agents.rollout import MinibatchLearner, Transition, minibatches, take
 from gumbelrl.policies import ESTIMATORS, ActionLayout, CategoricalPolicy
 from gumbelrl.policies.temperature import Schedule
 from gumbelrl.random import RandomStreams, derive_seed
@@ -233,15 +233,21 @@ class ActorCritic(MinibatchLearner):
 
     def update(self, rollout: Transition) -> dict[str, Tensor]:
         """Learn from a rollout; return metrics, each `[member]` (and `probs` `[member, batch, group, choice]`)."""
-        metrics = self._learn_all(*self._rows(rollout))
+        data = self._rows(rollout)
+        metrics: dict[str, Tensor] = {}
+        for _ in range(self.config.epochs):  # an order is drawn between steps that draw noise, here unlike in `ppo`
+            metrics = self._learn_all(data, self._orders(data["target"]))
         self.perception.merge(rollout)
         return metrics
 
-    def _rows(self, rollout: Transition) -> tuple[dict[str, Tensor], Int[Tensor, "minibatch member row"]]:
-        """Return what is learned from a rollout in rows, see `Perception.rows`, and their `orders`."""
+    def _rows(self, rollout: Transition) -> dict[str, Tensor]:
+        """Return what is learned from a rollout in rows, see `Perception.rows`."""
         seen = self.perception.normalised(rollout)
-        data = self.perception.rows(seen, target=self._targets(seen))
-        return data, self.orders(data["target"])
+        return self.perception.rows(seen, target=self._targets(seen))
+
+    def _orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
+        """Return which rows are in each minibatch of a pass."""
+        return minibatches(self.streams, target.shape[1], self.config.minibatches, passes=1)
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from gumbelrl.agents.decompositions import on_cpu, settle
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.held_state import Place, tensors_of
-from gumbelrl.agents.loops import Call, Loop, Take
+from gumbelrl.agents.loops import Call, Loop, Take, available
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.optimisers import Optimiser
 from gumbelrl.envs.programs import Program, program
@@ -113,7 +113,7 @@ class RepeatedMethod:
     def _loop(self, graph: Graph) -> Loop | None:
         """Return a loop of a graph, made if need be; None where there can be none."""
         takes_row = graph.given[-1:] == [graph.num_parts - 1]
-        if graph not in self.loops and takes_row and graph.program.entry is not None:
+        if graph not in self.loops and takes_row and graph.program.entry is not None and available():
             names = [f"input {i}" for i in range(len(graph.held) + len(graph.given))]
             found = [f"output {i}" for i in range(graph.num_outputs)]
             steps = (Take("column", names[-1]), Call(graph.program, names, found))

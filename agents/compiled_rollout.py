@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gumbelrl.agents.compiled_methods import CompiledMethod, CompileError, Graph
-from gumbelrl.agents.loops import Call, Keep, Loop, Take, Truths
+from gumbelrl.agents.loops import Call, Keep, Loop, Take, Truths, available
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.envs import Step
@@ -69,15 +69,15 @@ class CompiledRollout:
             if act is None:
                 return self.collect()
             steps = self._steps(act, layout.from_one_hot(example.flatten(0, 1)))
-            columns = self._by_python(act, steps, trainer.agent.rollout_noise().contiguous())
-            self.loop = rollout_loop(act, steps, columns)
+            columns, as_kept = self._by_python(act, steps, trainer.agent.rollout_noise().contiguous())
+            self.loop = rollout_loop(act, steps, columns) if as_kept else None
         rollout = Transition(**columns)
         self._check_masks(rollout.mask)
         trainer.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
 
-    def _by_python(self, act: Graph, steps: Steps, noise: Tensor) -> dict[str, Any]:
-        """Return the columns of a rollout, by a loop in Python."""
+    def _by_python(self, act: Graph, steps: Steps, noise: Tensor) -> tuple[dict[str, Any], bool]:
+        """Return the columns of a rollout, by a loop in Python, and whether rows are contiguous, as columns are."""
         trainer, held, rows = self.trainer, act.state(), []
         observation, mask = trainer.observation, trainer.mask
         steps.begin()
@@ -89,7 +89,8 @@ class CompiledRollout:
         steps.end()
         trainer.observation, trainer.mask = observation, mask
         columns: list[Any] = [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
-        return dict(zip(COLUMNS, columns, strict=True))
+        as_kept = all(each.is_contiguous() for each in rows[-1] if each is not None)
+        return dict(zip(COLUMNS, columns, strict=True)), as_kept
 
     def _steps(self, act: Graph, action: Any) -> Steps:
         """Return what steps the environments, made if need be; the action is an example."""
@@ -198,7 +199,7 @@ def rollout_loop(act: Graph, steps: Steps, columns: dict[str, Any]) -> RolloutLo
     if not isinstance(steps, CompiledSteps) or None in (act.program.entry, steps.step.graph.entry):
         return None
     as_taken = [part.stride() for part in steps.parts] == steps.step.strides
-    return RolloutLoop(act, steps, columns) if as_taken else None
+    return RolloutLoop(act, steps, columns) if as_taken and available() else None
 
 
 class RolloutLoop:

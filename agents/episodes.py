@@ -55,7 +55,10 @@ class EpisodeStatistics:
         return torch.stack(ended)
 
     def means(self) -> tuple[Float[Tensor, " member"], Float[Tensor, " member"]]:
-        """Return the mean return and length over the window; NaN for a member that finished no episode."""
+        """Return the mean return and length over the window; NaN for a member that finished no episode.
+
+        What is returned changes with the next `record`.
+        """
         return self.mean[0], self.mean[1]
 
     def _means(self) -> Float[Tensor, "2 member"]:

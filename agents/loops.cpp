@@ -59,7 +59,16 @@ const int64_t* call(const int64_t* at, Slots& slots) {
   for (int64_t i = 0; i < takes; ++i) check(aoti_torch_new_tensor_handle(slots.held[at[i]], &inputs[i]));
   program(inputs.data(), outputs.data());
   at += takes;
-  for (int64_t i = 0; i < gives; ++i) slots.put(at[i], outputs[i]);
+  for (int64_t i = 0; i < gives; ++i) {
+    if (!outputs[i]) throw std::runtime_error("a graph left an output out");  // Python that it called may have raised
+    Tensor ours = outputs[i];
+    for (int64_t j = 0; j < i; ++j) {  // a tensor that is returned twice has one handle, and each slot needs its own
+      if (outputs[j] != outputs[i]) continue;
+      check(aoti_torch_new_tensor_handle(outputs[i], &ours));
+      break;
+    }
+    slots.put(at[i], ours);
+  }
   return at + gives;
 }
 
@@ -118,6 +127,8 @@ extern "C" int32_t repeat(const int64_t* code, int64_t length, int64_t times, Te
     return 0;
   } catch (const std::exception& error) {
     std::snprintf(message, room, "%s", error.what());
-    return 1;
+  } catch (...) {
+    std::snprintf(message, room, "something was thrown that is no exception");
   }
+  return 1;
 }

@@ -7,6 +7,7 @@ graphs, in what order, with which tensors by name.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -67,37 +68,44 @@ class Loop:
         returned: names of those that it returns, as the last turn leaves them; each once, and outputs of graphs.
 
     Raises:
-        LoopError: it cannot be compiled here, or a graph has no `entry`.
+        LoopError: it cannot be compiled here (`available` says so at once), a graph has no `entry`, or a step reads
+            what is neither given nor written before it.
     """
 
     def __init__(self, steps: Iterable[Step], *, given: Sequence[str], returned: Sequence[str]) -> None:
         self.slots: dict[str, int] = {name: slot for slot, name in enumerate(given)}
         self.num_given = len(given)
-        self.constants: dict[int, Tensor] = {}
+        # In tuples, where no search for what an agent holds comes upon them.
+        self.constants: tuple[tuple[int, Tensor], ...] = ()
         self.code = _integers([number for step in steps for number in self._written(step)])
         self.returned = _integers([self.slots[name] for name in returned])
         self.repeat = _repeat()
 
-    def _slot(self, name: str) -> int:
+    def _read(self, name: str) -> int:
+        if name not in self.slots:
+            raise LoopError(f"{name!r} is read, and neither given nor written before")
+        return self.slots[name]
+
+    def _write(self, name: str) -> int:
         return self.slots.setdefault(name, len(self.slots))
 
     def _written(self, step: Step) -> list[int]:
         """Return a step as the source reads it."""
         if isinstance(step, Take):
-            return [TAKE, self._slot(step.column), self._slot(step.row)]
+            return [TAKE, self._read(step.column), self._write(step.row)]
         if isinstance(step, Keep):
-            return [KEEP, self._slot(step.row), self._slot(step.column), step.num_bytes]
+            return [KEEP, self._read(step.row), self._read(step.column), step.num_bytes]
         if isinstance(step, Truths):
-            return [TRUTHS, self._slot(step.name)]
+            return [TRUTHS, self._read(step.name)]
         if step.program.entry is None:
             raise LoopError("a graph has no C++ that other C++ could call")
-        inputs = [*map(self._constant, step.program.constants), *map(self._slot, step.inputs)]
-        outputs = [*map(self._slot, step.outputs)]
+        inputs = [*map(self._constant, step.program.constants), *map(self._read, step.inputs)]
+        outputs = [*map(self._write, step.outputs)]
         return [CALL, step.program.entry, len(inputs), len(outputs), *inputs, *outputs]
 
     def _constant(self, tensor: Tensor) -> int:
-        slot = self._slot(f"a constant, {len(self.constants)}")
-        self.constants[slot] = tensor
+        slot = self._write(f"a constant, {len(self.constants)}")
+        self.constants = (*self.constants, (slot, tensor))
         return slot
 
     @torch.no_grad()
@@ -112,13 +120,13 @@ class Loop:
             LoopError: a graph failed; what it says.
         """
         held = (ctypes.c_void_p * len(self.slots))()
-        given = [*given, *self.constants.values()]
-        for slot, handle in zip((*range(self.num_given), *self.constants), _handles(given), strict=True):
+        slots = (*range(self.num_given), *(slot for slot, _ in self.constants))
+        for slot, handle in zip(slots, _handles([*given, *(each for _, each in self.constants)]), strict=True):
             held[slot] = handle
         found, message = (ctypes.c_void_p * len(self.returned))(), ctypes.create_string_buffer(1000)
         turns = (self.code, len(self.code), times)
         if self.repeat(*turns, held, len(held), self.returned, len(found), found, message, len(message)):
-            raise LoopError(message.value.decode())
+            raise LoopError(message.value.decode(errors="replace"))
         return _tensors(found)
 
 
@@ -141,6 +149,17 @@ def _tensors(handles: Iterable[int]) -> list[Tensor]:
     """Take handles over; return their tensors."""
     capsules: list[Any] = [_capsule_of(each, None, None) for each in handles]
     return torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+
+
+@cache
+def available() -> bool:
+    """Return whether loops can be compiled here, with a warning if not; the first call does so."""
+    try:
+        _repeat()
+    except LoopError as error:
+        warnings.warn(f"{error}; Python calls them, which is slower", stacklevel=2)
+        return False
+    return True
 
 
 @cache

@@ -23,7 +23,7 @@ from torch import Tensor
 from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.member_settings import across, fill
-from gumbelrl.agents.rollout import MinibatchLearner, Transition, take
+from gumbelrl.agents.rollout import MinibatchLearner, Transition, minibatches, take
 from gumbelrl.agents.score_function import (
     UNUSED_TEMPERATURE,
     ScoreFunctionAgent,
@@ -158,6 +158,11 @@ class PPO(MinibatchLearner, ScoreFunctionAgent[PPOConfig]):
         """Return what is learned from a rollout in rows, see `batch`, their `orders`, and the explained variance."""
         data = self.batch(self.perception.normalised(rollout), trace=across(self.config.trace, 1))
         return data, self.orders(data["target"]), explained_variance(data["value"], data["target"])
+
+    def orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
+        """Return which rows are in each minibatch, of all passes."""
+        config = self.config
+        return minibatches(self.streams, target.shape[1], config.minibatches, passes=config.epochs)
 
     def _learn(self, data: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[str, Tensor]:
         """Make one optimiser step on some of the rows."""

@@ -67,14 +67,6 @@ def take(columns: dict[str, Tensor], rows: Int[Tensor, "member row"]) -> dict[st
 class MinibatchLearner:
     """An agent that learns in passes of minibatches over each rollout."""
 
-    streams: RandomStreams
-    config: Any
-
-    def orders(self, target: Float[Tensor, "member row *time"]) -> Int[Tensor, "minibatch member row"]:
-        """Return which rows are in each minibatch, of all passes."""
-        config = self.config
-        return minibatches(self.streams, target.shape[1], config.minibatches, passes=config.epochs)
-
     def _learn_all(self, data: dict[str, Tensor], orders: Int[Tensor, "minibatch member row"]) -> dict[str, Tensor]:
         """Make an optimiser step on each minibatch; return the metrics of the last."""
         metrics: dict[str, Tensor] = {}

@@ -112,11 +112,9 @@ class MinAtarSeaquest(MinAtarGame):
     useful_actions = ("noop", "left", "up", "right", "down", "fire")
     num_play_random = 5
     # The rules are one loop over environments, which holds what it computes in registers, not a hundred small ones.
-    # What calls it is C++ too, since each row of the state and of the board is a tensor of its own in every call.
     compile_options: ClassVar[dict[str, Any]] = {
         "max_fusion_size": 4096,
         "cpp.max_horizontal_fusion_size": 4096,
-        "cpp_wrapper": True,
     }
 
     def __init__(self, num_envs: int, **options: Any) -> None:

@@ -30,13 +30,14 @@ class Program:
     Args:
         call: takes the list of its inputs, which it may empty, and returns its outputs.
         constants: inputs that are always the same, before the others.
-
-    Attributes:
-        entry: the address of `call` for other C++, by `ENTRY`; None where it is no C++.
+        entry: the address of `call` for other C++, by `ENTRY`, with the same inputs; None where there is none.
     """
 
-    def __init__(self, call: Callable[[list[Any]], Sequence[Any]], constants: Sequence[Tensor] = ()) -> None:
-        self.call, self.constants, self.entry = call, list(constants), _entry(call)
+    def __init__(
+        self, call: Callable[[list[Any]], Sequence[Any]], constants: Sequence[Tensor] = (), entry: int | None = None
+    ) -> None:
+        # A tuple, in which no search for what an agent holds comes upon them.
+        self.call, self.constants, self.entry = call, tuple(constants), entry
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         """Return the outputs for the inputs after the constants."""
@@ -76,7 +77,8 @@ def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> P
     if len(written) > 1 or call is None or not as_given or any(each.device.type != "cpu" for each in taken):
         every = cast(Callable[..., Any], whole)
         return Program(lambda arguments: every(*arguments))
-    return Program(call, constants)
+    of_its_own = getattr(code, "constants", None)  # of which `call` knows, and its entry is to be given them
+    return Program(call, constants, None if of_its_own else _entry(call))
 
 
 @cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
+from gumbelrl.agents import loops
 from gumbelrl.agents.compiled_methods import OPTIONS
 from gumbelrl.agents.loops import Call, Keep, Loop, LoopError, Take, Truths
 from gumbelrl.envs.programs import Program, program
@@ -96,6 +99,46 @@ def test_a_graph_that_fails_says_why_and_nothing_is_lost() -> None:
         loop(2, [bad, square])
     assert owners(bad) == 1
     assert torch.equal(loop(3, [square, square])[0], square)
+
+
+def test_a_tensor_that_a_graph_returns_twice_is_held_twice() -> None:
+    def twice(a: Tensor) -> list[Tensor]:
+        doubled = a * 2
+        return [doubled, doubled]
+
+    loop = Loop([Call(compiled(twice, torch.ones(64)), ["a"], ["a", "b"])], given=["a"], returned=["a", "b"])
+    start = torch.ones(64)
+    found = loop(5, [start])
+    assert torch.equal(found[0], torch.full((64,), 32.0))
+    assert torch.equal(found[0], found[1])
+    assert owners(start) == 1
+
+
+def test_an_output_that_a_graph_leaves_out_is_an_error() -> None:
+    nothing = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda inputs, outputs: None)
+    address = ctypes.cast(nothing, ctypes.c_void_p).value
+    loop = Loop([Call(Program(lambda arguments: [], entry=address), [], ["a"])], given=[], returned=["a"])
+    with pytest.raises(LoopError, match="a graph left an output out"):
+        loop(1, [])
+
+
+def test_what_is_read_before_it_is_written_is_refused(programs: tuple[Program, Program]) -> None:
+    with pytest.raises(LoopError, match="'noise' is read, and neither given nor written before"):
+        Loop([Call(programs[0], ["state", "noise"], ["state", "above"])], given=["state"], returned=["state"])
+
+
+def test_without_a_loop_python_calls_the_graphs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "loops.cpp"
+    broken.write_text("this is not C++")
+    monkeypatch.setattr(loops, "SOURCE", broken)
+    for each in (loops.available, loops._repeat):
+        each.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="cannot be compiled here.*Python calls them, which is slower"):
+            assert not loops.available()
+        assert not loops.available()
+    finally:
+        loops.available.cache_clear()
 
 
 def test_a_graph_without_an_entry_is_refused() -> None:
