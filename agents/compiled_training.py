@@ -9,7 +9,7 @@ from gumbelrl.agents.compiled_rollout import compile_rollout
 from gumbelrl.agents.progress_tensors import numbers_on_the_device
 
 LEARNING = ("rollout_noise", "_rows", "_orders", "_learn", "_step")
-"""Methods that agents may have: the noise of a rollout; from it to targets; which rows are in each minibatch, where that
+"""Methods that agents may have: the noise of a rollout; from it to targets; which rows are in each minibatch, where it
 is not told with them; a step on some rows; a step on a batch. The last is part of the one before where an agent has
 both."""
 
