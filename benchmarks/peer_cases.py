@@ -32,6 +32,8 @@ PUREJAXRL_PPO = [
 ]
 # As much data and as many updates, from more environments at a time, on both sides.
 WIDE_PUREJAXRL_PPO = [*PUREJAXRL_PPO, *words("--num-envs 64 --rollout-steps 8")]
+# As many updates for each step, from larger minibatches.
+LARGE_PUREJAXRL_PPO = [*PUREJAXRL_PPO, *words("--num-envs 64 --rollout-steps 32 --total-steps 1000000")]
 WIDE_PPO = [
     *PPO,
     *words("--num-envs 64 --rollout-steps 32 --epochs 4 --minibatches 4 --discount 0.98 --trace 0.8"),
@@ -155,6 +157,15 @@ CASES: dict[str, Case] = {
         "purejaxrl-wide",
         WIDE_PUREJAXRL_PPO,
         "64 envs × 8, otherwise PureJaxRL",
+        warm_up=2500,
+    ),
+    "rejax-purejaxrl-large": Case(
+        "rejax PPO as PureJaxRL, large",
+        "rejax",
+        "run_rejax.py",
+        "purejaxrl-large",
+        LARGE_PUREJAXRL_PPO,
+        "64 envs × 32, otherwise PureJaxRL",
         warm_up=2500,
     ),
     "rejax-ppo-8": Case(

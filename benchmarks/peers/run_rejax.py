@@ -44,6 +44,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "purejaxrl": ("ppo", 500_000, PUREJAXRL),
     "purejaxrl-wide": ("ppo", 500_000, {**PUREJAXRL, "num_envs": 64, "num_steps": 8}),
+    "purejaxrl-large": ("ppo", 1_000_000, {**PUREJAXRL, "num_envs": 64, "num_steps": 32}),
 }
 
 
