@@ -138,5 +138,5 @@ def roofline_plot(results: dict[str, Any]) -> Path:
     axes.set_xscale("log")
     axes.set_xlim(0.5e6 * min(each["floor_seconds"] for each in updates), None)
     axes.set_xlabel("µs an update, one thread")
-    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.4, 1.0 + 0.7 / len(updates)), fontsize=9)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.4, 1.0 + 1.3 / len(updates)), fontsize=9)
     return _save(figure, "roofline.svg")
