@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import environments
 from separation import prediction_table, table
 
 from gumbelrl.envs.listing import listing, markdown
@@ -16,6 +17,9 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parts = {"environments": markdown(listing())}
+    speed = RESULTS / "environments.json"
+    if speed.exists():
+        parts["speed"] = environments.table(json.loads(speed.read_text())["rows"])
     separation = RESULTS / "separation.json"
     if separation.exists():
         found = json.loads(separation.read_text())["found"]
