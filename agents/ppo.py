@@ -160,7 +160,7 @@ class PPO(MinibatchLearner, ScoreFunctionAgent[PPOConfig]):
         return data, self.orders(data["target"]), explained_variance(data["value"], data["target"])
 
     def orders(self, target: Float[Tensor, "member row"]) -> Int[Tensor, "minibatch member row"]:
-        """Return which rows are in each minibatch, of all passes."""
+        """Return which rows are in each minibatch, of all passes; in `_rows`, and compiled with it."""
         config = self.config
         return minibatches(self.streams, target.shape[1], config.minibatches, passes=config.epochs)
 

@@ -58,7 +58,7 @@ def members_text(results: dict[str, Any]) -> str:
         f"**{together / apart:.2f}** of the time (start-up left out on both sides).\n\n"
         f"Of the CPU time of {count} processes, start-up included, one process takes "
         f"**{results['process_ratio']:.2f}** "
-        f"({results['iterations'] * 2048:,} steps a seed, {len(results['processes_cpu_s'])} repeat)."
+        f"({results['iterations'] * 2048:,} steps a seed; repeats: {len(results['processes_cpu_s'])})."
     )
 
 

@@ -113,3 +113,7 @@ def test_returns_and_statistics_written_for_a_compiler_are_the_same(
             found.append(lambda_returns(reward, value, terminated, truncated, discount=0.9, trace=0.8))
         assert_close(*found)
         assert_close(*(statistics.state_dict() for statistics in both))
+    loaded = EpisodeStatistics(2, 5)
+    loaded.load_state_dict(both[0].state_dict())
+    assert_close(loaded.means(), both[0].means())
+    assert torch.isfinite(loaded.mean).all()

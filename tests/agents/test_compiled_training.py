@@ -166,6 +166,18 @@ def test_resumed_runs_go_on_to_the_same_bits(agent: str) -> None:
     assert_close(second.state_dict(), through.state_dict(), rtol=0, atol=0)
 
 
+def test_where_there_are_no_loops_python_calls_the_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_loop = trainer_of("ppo", compiled=True)
+    expected = [by_loop.iterate() for _ in range(2)]
+    for module in ("compiled_methods", "compiled_rollout"):
+        monkeypatch.setattr(f"gumbelrl.agents.{module}.available", lambda: False)
+    by_python = trainer_of("ppo", compiled=True)
+    found = [by_python.iterate() for _ in range(2)]
+    assert (by_loop.collect.loop is None, by_python.collect.loop is None) == (False, True)
+    assert_close(found[1], expected[1], rtol=0, atol=0, equal_nan=True)
+    assert_close(by_python.state_dict(), by_loop.state_dict(), rtol=0, atol=0)
+
+
 # Masks and several variables; random numbers in every step; a table; truth values in the state; eager kernels.
 STEPPED = ("MultiButton-v0", "RockPaperScissors-v0", "Taxi-v4", "MinAtar-Breakout-v1", "Acrobot-v1")
 

@@ -127,7 +127,7 @@ def test_what_is_read_before_it_is_written_is_refused(programs: tuple[Program, P
         Loop([Call(programs[0], ["state", "noise"], ["state", "above"])], given=["state"], returned=["state"])
 
 
-def test_without_a_loop_python_calls_the_graphs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_that_loops_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "loops.cpp"
     broken.write_text("this is not C++")
     monkeypatch.setattr(loops, "SOURCE", broken)
@@ -136,7 +136,7 @@ def test_without_a_loop_python_calls_the_graphs(monkeypatch: pytest.MonkeyPatch,
     try:
         with pytest.warns(UserWarning, match="cannot be compiled here.*Python calls them, which is slower"):
             assert not loops.available()
-        assert not loops.available()
+        assert not loops.available()  # without a second warning, which would be an error
     finally:
         loops.available.cache_clear()
 
