@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from gumbelrl.agents.base import Agent
 from gumbelrl.agents.distributed.group import ALONE, Group
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.faults import Faults, faults_of, not_finite, nothing_allowed
+from gumbelrl.agents.host_memory import keep_freed_memory
 from gumbelrl.agents.perception.observations import action_mask, to_features
 from gumbelrl.agents.perception.steps import Perception
 from gumbelrl.agents.rollout import Transition, stack_rollout
@@ -50,6 +52,7 @@ class Trainer:
         temperature: Callable[[float, int], float | Tensor],
         group: Group = ALONE,
     ) -> None:
+        keep_freed_memory()
         self.group = group
         self.agent, self.env, self.seeds, self.temperature = agent, env, seeds, temperature
         self.total_steps, self.step = total_steps, 0
@@ -160,7 +163,7 @@ class Trainer:
             self.faults.record(rollout)
             return
         total = rollout.final_observation.sum() + rollout.observation.sum() + rollout.reward.sum()
-        if bool(total.isfinite()):  # otherwise look closely: finite numbers may have an infinite sum
+        if math.isfinite(total.item()):  # otherwise look closely: finite numbers may have an infinite sum
             return
         seen = (
             ("observation", rollout.final_observation),
