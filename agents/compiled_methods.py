@@ -24,10 +24,10 @@ from torch.utils import _pytree as pytree
 from gumbelrl.agents.decompositions import on_cpu, settle
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.held_state import Place, tensors_of
-from gumbelrl.agents.loops import Call, Loop, Take, available
+from gumbelrl.agents.loops import Call, Loop, Take
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.optimisers import Optimiser
-from gumbelrl.envs.programs import Program, program
+from gumbelrl.envs.programs import Program, program, write_into
 
 OPTIONS: dict[str, Any] = {
     # Inputs are laid out as when compiled; look-ups are the agent's own.
@@ -53,14 +53,18 @@ class CompiledMethod:
         owner: what the method belongs to; its tensors may be changed by the method, in place or by assignment.
         name: of a method that takes tensors, in dictionaries or dataclasses, and keywords, and returns tensors.
         kept: what the owner holds and the method does not touch, such as a replay.
+        in_place: its graphs write into tensors that they are given, like their `places`, and return nothing; they are
+            to be called by their `program`.
         or_eager: call the method itself, after a warning, where it cannot be compiled.
 
     Raises:
         CompileError: in a call, unless `or_eager`: it cannot be compiled here.
     """
 
-    def __init__(self, owner: Any, name: str, *, kept: Sequence[object] = (), or_eager: bool = False) -> None:
-        self.owner, self.name, self.kept, self.or_eager = owner, name, kept, or_eager
+    def __init__(
+        self, owner: Any, name: str, *, kept: Sequence[object] = (), in_place: bool = False, or_eager: bool = False
+    ) -> None:
+        self.owner, self.name, self.kept, self.in_place, self.or_eager = owner, name, kept, in_place, or_eager
         self.method: Callable[..., Any] = getattr(owner, name)
         self.graphs: dict[Any, Graph | None] = {}  # None where it could not be compiled
 
@@ -113,7 +117,7 @@ class RepeatedMethod:
     def _loop(self, graph: Graph) -> Loop | None:
         """Return a loop of a graph, made if need be; None where there can be none."""
         takes_row = graph.given[-1:] == [graph.num_parts - 1]
-        if graph not in self.loops and takes_row and graph.program.entry is not None and available():
+        if graph not in self.loops and takes_row:
             names = [f"input {i}" for i in range(len(graph.held) + len(graph.given))]
             found = [f"output {i}" for i in range(graph.num_outputs)]
             steps = (Take("column", names[-1]), Call(graph.program, names, found))
@@ -129,6 +133,7 @@ class Graph:
         given: which of the inputs' `num_parts` parts it takes.
         program: the graph itself.
         num_outputs: that it returns.
+        places: what it writes into instead, if it is to, as examples.
 
     Raises:
         CompileError: it cannot be compiled here.
@@ -158,7 +163,7 @@ class Graph:
         examples = [place.value.detach() for place in places]
         examples += [parts[index].detach().contiguous() for index in given]  # parts of a batch are views
         try:
-            self.program, used = _compiled(traced, examples)
+            self.program, used, self.places = _compiled(traced, examples, in_place=method.in_place)
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CompileError(f"{method.name} cannot be compiled here: {reason[0]}") from error
@@ -190,8 +195,10 @@ class Graph:
         return [parts[index].contiguous() for index in self.given]
 
 
-def _compiled(function: Callable[..., Any], examples: list[Any]) -> tuple[Program, list[int]]:
-    """Return a function of tensors compiled for some like the examples, and which of them it takes."""
+def _compiled(
+    function: Callable[..., Any], examples: list[Any], *, in_place: bool
+) -> tuple[Program, list[int], list[Tensor]]:
+    """Return a function of tensors compiled for some like the examples, which of them it takes, and its places."""
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -200,15 +207,16 @@ def _compiled(function: Callable[..., Any], examples: list[Any]) -> tuple[Progra
         # By tensors that only say how large they are: a replay may have most of the memory.
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         sizes = [mode.from_tensor(each, static_shapes=True) for each in examples]
-        graph = make_fx(function, decomposition_table=on_cpu(), _allow_non_fake_inputs=True)(*sizes)
+        graph = make_fx(function, decomposition_table=on_cpu(acting=in_place), _allow_non_fake_inputs=True)(*sizes)
         inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
         used = [index for index, node in enumerate(inputs) if node.users]
         for node in inputs:
             if not node.users:
                 graph.graph.erase_node(node)
         settle(graph)
+        places = write_into(graph, {}) if in_place else []
         graph.recompile()
-        return program(graph, [examples[index] for index in used], OPTIONS), used
+        return program(graph, [*(examples[index] for index in used), *places], OPTIONS), used, places
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Rollouts by compiled graphs: `--compile`.
 
 A step is two graphs. One acts, for all members: features, logits, and the choice that noise drawn before decides. The
-other is the environment's own (`gumbelrl.envs.compiled`), with its autoreset, features and masks. After the
-first rollout, which shows how large everything is, a loop in C++ calls them in turn and fills the columns (`loops.py`);
-masks are looked through when the rollout is over.
+other is the environment's own (`gumbelrl.envs.compiled`), with its autoreset, features and masks. They write what they
+find into the columns of a rollout, a row a step, and change the state in place; a loop in C++ calls them in turn
+(`loops.py`). Masks are looked through when the rollout is over.
 
 Two, because they want different code: networks and their functions vectors, which inductor writes, the integers and
 tables of a game plain loops, which the C++ compiler vectorises; and because the environment's is exact to the last bit.
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gumbelrl.agents.compiled_methods import CompiledMethod, CompileError, Graph
-from gumbelrl.agents.loops import Call, Keep, Loop, Take, Truths, available
+from gumbelrl.agents.loops import Call, Loop, Take
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.envs import Step
@@ -32,6 +32,7 @@ from gumbelrl.envs.native import NativeEnv, choice_counts
 
 SEEN = ("reward", "terminated", "truncated", "final_observation", "final_mask")
 COLUMNS = ("observation", "mask", "logits", "action", *SEEN)
+TRUTHS = ("mask", "terminated", "truncated", "final_mask")
 
 
 def compile_rollout(trainer: Any, *, or_eager: bool = False) -> None:
@@ -52,59 +53,36 @@ class CompiledRollout:
         self.trainer, self.or_eager = trainer, or_eager
         self.collect: Callable[[], Transition] = trainer.collect
         kept = [trainer.agent.replay] if hasattr(trainer.agent, "replay") else []
-        self.act = CompiledMethod(Actor(trainer), "act", kept=kept, or_eager=or_eager)
-        native = isinstance(trainer.env, NativeEnv) and trainer.env.compile is not False
-        self.steps: Steps | None = None if native else Steps(trainer)
-        self.loop: RolloutLoop | None = None
+        self.act = CompiledMethod(Actor(trainer), "act", kept=kept, in_place=True, or_eager=or_eager)
+        self.steps: RolloutLoop | EagerSteps | None = None  # made for an environment as it is
 
     @torch.no_grad()
     def __call__(self) -> Transition:
         trainer = self.trainer
-        if self.loop is not None and self.loop.steps.limit == trainer.env.max_episode_steps:
-            columns = self.loop(trainer.agent.rollout_noise().contiguous())
-        else:
+        if self.steps is None or self.steps.limit != trainer.env.max_episode_steps:
             observation, mask, layout = trainer.observation, trainer.mask, trainer.agent.layout
             example = observation.new_zeros(*observation.shape[:2], layout.num_groups, layout.num_choices)
             act = self.act.graph(example, observation, mask)
             if act is None:
                 return self.collect()
-            steps = self._steps(act, layout.from_one_hot(example.flatten(0, 1)))
-            columns, as_kept = self._by_python(act, steps, trainer.agent.rollout_noise().contiguous())
-            self.loop = rollout_loop(act, steps, columns) if as_kept else None
-        rollout = Transition(**columns)
+            self.steps = self._steps(act)
+        rollout = Transition(**self.steps(trainer.agent.rollout_noise().contiguous()))
         self._check_masks(rollout.mask)
         trainer.statistics.record(rollout.reward, rollout.terminated | rollout.truncated)
         return rollout
 
-    def _by_python(self, act: Graph, steps: Steps, noise: Tensor) -> tuple[dict[str, Any], bool]:
-        """Return the columns of a rollout, by a loop in Python, and whether rows are contiguous, as columns are."""
-        trainer, held, rows = self.trainer, act.state(), []
-        observation, mask = trainer.observation, trainer.mask
-        steps.begin()
-        for noise_t in noise.unbind():
-            before = observation, mask
-            chosen = act.program([*held, *act.taken((noise_t, observation, mask))])
-            observation, mask, seen = steps(chosen)
-            rows.append((*before, *chosen[:2], *seen))
-        steps.end()
-        trainer.observation, trainer.mask = observation, mask
-        columns: list[Any] = [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
-        as_kept = all(each.is_contiguous() for each in rows[-1] if each is not None)
-        return dict(zip(COLUMNS, columns, strict=True)), as_kept
-
-    def _steps(self, act: Graph, action: Any) -> Steps:
-        """Return what steps the environments, made if need be; the action is an example."""
-        trainer = self.trainer
-        if self.steps is None or self.steps.limit != trainer.env.max_episode_steps:
-            try:
-                self.steps = CompiledSteps(trainer, action)
-            except StepError as error:
-                if not self.or_eager:
-                    raise CompileError(str(error)) from error
-                warnings.warn(f"{error}; its steps stay eager, which is slower", stacklevel=3)
-                self.steps = Steps(trainer)
-        self.steps.structure = act.returned
-        return self.steps
+    def _steps(self, act: Graph) -> RolloutLoop | EagerSteps:
+        """Return what acts and steps, after a warning where it cannot be compiled whole."""
+        env = self.trainer.env
+        if not isinstance(env, NativeEnv) or env.compile is False:
+            return EagerSteps(self.trainer, act)
+        try:
+            return RolloutLoop(self.trainer, act)
+        except StepError as error:
+            if not self.or_eager:
+                raise CompileError(str(error)) from error
+            warnings.warn(f"{error}; its steps stay eager, which is slower", stacklevel=3)
+            return EagerSteps(self.trainer, act)
 
     def _check_masks(self, mask: Tensor | None) -> None:
         if mask is not None and not bool(mask.any(-1).all()):
@@ -129,122 +107,88 @@ class Actor:
         return logits.contiguous(), action.contiguous(), taken
 
 
-class Steps:
-    """Eager steps of environments.
+class EagerSteps:
+    """A rollout of which only the acting is compiled.
 
     Attributes:
-        structure: of what `Actor.act` returns.
+        limit: the time limit of the environments.
     """
 
-    structure: Any = None
+    def __init__(self, trainer: Any, act: Graph) -> None:
+        self.trainer, self.act, self.limit = trainer, act, trainer.env.max_episode_steps
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.limit = trainer, trainer.env.max_episode_steps
-
-    def begin(self) -> None:
-        """Take the environments over."""
-
-    def __call__(self, chosen: list[Tensor]) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
-        """Return the observation and the mask after a step, and what `SEEN` names of it.
-
-        Args:
-            chosen: what `Actor.act` returned, flat.
-        """
-        _, _, action = pytree.tree_unflatten(chosen, self.structure)
-        observation, mask, seen = self.trainer.see(self.trainer.env.step(action))
-        return observation, mask, [seen[name] for name in SEEN]
-
-    def end(self) -> None:
-        """Give them back."""
+    def __call__(self, noise: Tensor) -> dict[str, Any]:
+        """Return the columns of a rollout."""
+        trainer, act, rows = self.trainer, self.act, []
+        held = act.state()
+        for noise_t in noise.unbind():
+            observation, mask = trainer.observation, trainer.mask
+            chosen = [torch.empty_like(each) for each in act.places]
+            act.program([*held, *act.taken((noise_t, observation, mask)), *chosen])
+            logits, one_hot, action = pytree.tree_unflatten(chosen, act.returned)
+            trainer.observation, trainer.mask, seen = trainer.see(trainer.env.step(action))
+            rows.append((observation, mask, logits, one_hot, *(seen[name] for name in SEEN)))
+        columns = [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+        return dict(zip(COLUMNS, columns, strict=True))
 
 
-class CompiledSteps(Steps):
-    """Steps of native environments by a graph, which also makes features and masks of what it sees.
+class RolloutLoop:
+    """A rollout by a loop of graphs that act and step native environments.
+
+    Attributes:
+        limit: the time limit of the environments.
 
     Raises:
-        gumbelrl.envs.compiled.CompileError: it cannot be compiled here.
+        gumbelrl.envs.compiled.CompileError: steps of the environments cannot be compiled here.
     """
 
-    def __init__(self, trainer: Any, example: Tensor) -> None:
-        super().__init__(trainer)
-        self.env = trainer.env
-        self.step = CompiledStep(self.env, example, choice_counts(self.env.single_action_space), report=self._report)
+    def __init__(self, trainer: Any, act: Graph) -> None:
+        self.trainer, self.act = trainer, act
+        *_, action = pytree.tree_unflatten(act.places, act.returned)
+        counts = choice_counts(trainer.env.single_action_space)
+        self.step = CompiledStep(trainer.env, action, counts, report=self._report, in_place=True)
+        masked = () if trainer.mask is None else ("mask",)
+        self.following = ("observation", *masked)  # of which there is a row more
+        chosen = ("logits", "action", "taken")
+        reported = (*self.following, *SEEN) if masked else (*self.following, *SEEN[:-1])
+        self.places = dict(zip((*chosen, *reported), (*act.places, *self.step.places), strict=True))
+        self.loop, self.limit = self._steps(chosen, reported), self.step.limit
 
     def _report(self, step: Step) -> list[Tensor]:
         observation, mask, seen = self.trainer.see(step)
         found = [observation, mask, *(seen[name] for name in SEEN)]
         return [each.contiguous() for each in found if each is not None]
 
-    def begin(self) -> None:
-        self.parts, self.elapsed = self.step.parts(self.env), self.env.elapsed
-
-    def __call__(self, chosen: list[Tensor]) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
-        parts = self.step.laid_out(self.parts)
-        self.parts, self.elapsed, found = self.step.run(self.env, parts, self.elapsed, chosen[2])
-        if len(found) > len(SEEN):  # with masks
-            return found[0], found[1], found[2:]
-        return found[0], None, (*found[1:], None)
-
-    def end(self) -> None:
-        self.step.keep(self.env, self.parts, self.elapsed)
-
-
-def rollout_loop(act: Graph, steps: Steps, columns: dict[str, Any]) -> RolloutLoop | None:
-    """Return a rollout without Python between its steps, or None where that cannot be.
-
-    Args:
-        act: of `Actor.act`.
-        columns: of a rollout, with which those of later ones are equal in shape.
-    """
-    if not isinstance(steps, CompiledSteps) or None in (act.program.entry, steps.step.graph.entry):
-        return None
-    as_taken = [part.stride() for part in steps.parts] == steps.step.strides
-    return RolloutLoop(act, steps, columns) if as_taken and available() else None
-
-
-class RolloutLoop:
-    """A rollout by a loop in C++ that acts and steps: see `rollout_loop`."""
-
-    def __init__(self, act: Graph, steps: CompiledSteps, columns: dict[str, Any]) -> None:
-        self.act, self.steps, self.trainer = act, steps, steps.trainer
-        self.kinds = {name: (each.shape, each.dtype) for name, each in columns.items() if each is not None}
-        row_bytes = {name: each[0].nbytes for name, each in columns.items() if each is not None}
-
-        def keep(name: str) -> Keep:
-            return Keep(name, _column(name), row_bytes[name])
-
-        masked = ("mask",) if "mask" in self.kinds else ()
-        held = [f"held {i}" for i in range(len(act.held))]
-        self.state = [*(f"part {i}" for i in range(len(steps.parts))), "elapsed", "observation", *masked]
-        reported = [*self.state, *(name for name in SEEN if name in self.kinds)]
-        chosen = ["logits", "action", "taken", *(f"output {i}" for i in range(3, act.num_outputs))]
+    def _steps(self, chosen: Sequence[str], reported: Sequence[str]) -> Loop:
+        held = [f"held {index}" for index in range(len(self.act.held))]
+        state = ["elapsed", *(f"part {index}" for index in range(self.step.num_parts))]
+        columns = {name: f"{name} of all" for name in ("noise", *self.places)}
         now = ("noise", "observation", "mask")
-        code: list[Any] = [
-            *(keep(name) for name in ("observation", *masked)),
-            Take("noise of all", "noise"),
-            Call(act.program, [*held, *(now[index] for index in act.given)], chosen),
-            Call(steps.step.graph, ["key", "counter", "elapsed", "taken", *self.state[: len(steps.parts)]], reported),
-            *(Truths(reported[index]) for index in steps.step.truths if index < len(self.state)),
-            *(keep(name) for name in self.kinds if name not in self.state),
+        results = [f"{name} after" if name in self.following else name for name in reported]
+        steps: list[Any] = [
+            *(Take(column, name) for name, column in columns.items()),
+            *(Take(columns[name], f"{name} after", 1) for name in self.following),
+            Call(self.act.program, [*held, *(now[index] for index in self.act.given), *chosen]),
+            Call(self.step.graph, ["key", "counter", state[0], "taken", *state[1:], *results]),
         ]
-        given = [*held, "noise of all", "key", "counter", *self.state, *map(_column, self.kinds)]
-        self.run = Loop(code, given=given, returned=self.state)
+        return Loop(steps, given=[*held, "key", "counter", *state, *columns.values()])
 
     def __call__(self, noise: Tensor) -> dict[str, Any]:
-        """Return the columns of a rollout, and leave the loop behind its last step."""
-        trainer, steps = self.trainer, self.steps
-        steps.begin()
-        columns = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self.kinds.items()}
-        now = [each.contiguous() for each in (trainer.observation, trainer.mask) if each is not None]
-        streams = steps.env.streams
-        state = [*steps.parts, steps.elapsed, *now]
-        given = [*self.act.state(), noise, streams.key, streams.counter, *state, *columns.values()]
-        found = dict(zip(self.state, self.run(len(noise), given), strict=True))
-        trainer.observation, trainer.mask = found.pop("observation"), found.pop("mask", None)
-        *steps.parts, steps.elapsed = found.values()
-        steps.end()
-        return dict.fromkeys(COLUMNS) | columns
-
-
-def _column(name: str) -> str:
-    return f"{name} of all"
+        """Return the columns of a rollout, and leave the trainer behind its last step."""
+        trainer, env, length = self.trainer, self.trainer.env, len(noise)
+        state = self.step.start(env)
+        filled = {
+            name: torch.empty(length + (name in self.following), *place.shape, dtype=place.dtype)
+            for name, place in self.places.items()
+        }
+        columns = {name: column.view(torch.bool) if name in TRUTHS else column for name, column in filled.items()}
+        for name in self.following:
+            columns[name][0] = getattr(trainer, name)
+        given = [*self.act.state(), env.streams.key, env.streams.counter, *state, noise, *filled.values()]
+        self.loop(length, given)
+        elapsed, *parts = state
+        self.step.keep(env, parts, elapsed)
+        for name in self.following:
+            setattr(trainer, name, columns[name][-1].clone())  # a row alone would keep all of them
+            columns[name] = columns[name][:-1]
+        return {name: columns.get(name) for name in COLUMNS}

@@ -26,6 +26,8 @@ aten = torch.ops.aten
 FEW = 12
 """Columns below which a product is turned round: from there on MKL fills its vectors."""
 
+FEW_ROWS = 4
+
 MANY = 32
 """How many times as many elements a loop has as what is computed before it."""
 
@@ -40,11 +42,15 @@ NUMERATOR = (
 DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
-def on_cpu() -> dict[Any, Callable[..., Any]]:
-    """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator."""
+def on_cpu(*, acting: bool = False) -> dict[Any, Callable[..., Any]]:
+    """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator.
+
+    Args:
+        acting: the graph is of a network that sees few rows at a time, and has no gradients.
+    """
     return {
         aten.baddbmm.default: affine,
-        aten.bmm.default: product,
+        aten.bmm.default: product_of_few_rows if acting else product,
         aten.pow.Scalar: power,
         aten.tanh.default: tanh,
     }
@@ -64,6 +70,15 @@ def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner
     if few in (2, 3) and inner < rows:  # weights, which are small; for those of 4 columns MKL has a better kernel
         turned = functional.pad(turned, (0, 0, 0, 4 - few))
     return torch.bmm(turned, a.mT)[:, :few].mT
+
+
+def product_of_few_rows(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
+    """`bmm`, by a loop if it has so few rows that to call for it takes as long as the product."""
+    if a.shape[1] > FEW_ROWS:
+        return product(a, b)
+    a = a.contiguous()
+    a = torch.as_strided(a, a.shape, a.stride(), 0)  # computed once, and not for each column: see `settle`
+    return (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)
 
 
 def power(base: float, exponent: Tensor) -> Any:

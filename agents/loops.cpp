@@ -1,13 +1,13 @@
 // Calls compiled graphs in turn, again and again: see loops.py, which writes what this reads.
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/TensorImpl.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <stdexcept>
-#include <unordered_map>
 #include <vector>
 
 struct AtenTensorOpaque;
@@ -17,18 +17,15 @@ using Program = void (*)(Tensor* inputs, Tensor* outputs);  // takes the inputs 
 extern "C" {  // of torch's C interface, which says of each whether it failed
 int32_t aoti_torch_new_tensor_handle(Tensor, Tensor*);
 int32_t aoti_torch_delete_tensor_object(Tensor);
-int32_t aoti_torch_get_data_ptr(Tensor, void**);
 int32_t aoti_torch_get_dim(Tensor, int64_t*);
 int32_t aoti_torch_get_sizes(Tensor, int64_t**);
 int32_t aoti_torch_get_strides(Tensor, int64_t**);
 int32_t aoti_torch__reinterpret_tensor(Tensor, int64_t, const int64_t*, const int64_t*, int64_t, Tensor*);
-int32_t aoti_torch_cpu_view_dtype(Tensor, int32_t, Tensor*);
-int32_t aoti_torch_dtype_bool();
 }
 
 namespace {
 
-// What graphs of a loop free is kept for the next tensor of as many bytes, until the loop is over: the system's
+// What graphs of a loop free is kept for the next tensor that is nearly as large, until the loop is over: the system's
 // allocator, asked for memory on the bounds of cache lines, takes longer than many a fused loop.
 //
 // While loops run, torch's allocator is ours. On other threads, and for what outlives the loop, it passes on to the one
@@ -45,49 +42,54 @@ class Recycled {
   ~Recycled() {
     current = outer;
     if (--loops == 0) c10::SetCPUAllocator(allocator.system);
-    for (auto& [bytes, blocks] : kept)
+    for (auto& blocks : kept)
       for (void* block : blocks) release(block);
   }
 
  private:
   struct Header {  // before the memory that is given out
-    size_t bytes;
+    int kind;
     c10::Allocator* system;
   };
   static constexpr size_t ROOM = 64;  // which keeps torch's alignment
+  static constexpr int KINDS = 64;
 
   struct Allocator final : c10::Allocator {
     c10::Allocator* system = nullptr;
 
     c10::DataPtr allocate(size_t bytes) override {
-      void* block = bytes == 0 ? nullptr : current ? current->take(bytes) : fresh(bytes);
+      void* block = bytes ? take(bytes) : nullptr;
       return {block, block, &give_back, c10::Device(c10::DeviceType::CPU)};
     }
     c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
     void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
   };
 
-  static void* fresh(size_t bytes) {
+  static void* take(size_t bytes) {
+    int kind = 0;
+    if (current) {  // of a power of two, for the next that is nearly as large
+      while ((size_t(1) << kind) < bytes) ++kind;
+      bytes = size_t(1) << kind;
+      auto& blocks = current->kept[kind];
+      if (!blocks.empty()) {
+        void* block = blocks.back();
+        blocks.pop_back();
+        return block;
+      }
+    }
     void* memory = allocator.system->raw_allocate(ROOM + bytes);
-    *static_cast<Header*>(memory) = {bytes, allocator.system};
+    *static_cast<Header*>(memory) = {current ? kind : -1, allocator.system};
     return static_cast<char*>(memory) + ROOM;
   }
   static Header* header(void* block) { return reinterpret_cast<Header*>(static_cast<char*>(block) - ROOM); }
   static void release(void* block) { header(block)->system->raw_deallocate(header(block)); }
   static void give_back(void* block) {
     if (!block) return;
-    if (current) current->kept[header(block)->bytes].push_back(block);
+    if (current && header(block)->kind >= 0) current->kept[header(block)->kind].push_back(block);
     else release(block);
   }
-  void* take(size_t bytes) {
-    auto& blocks = kept[bytes];
-    if (blocks.empty()) return fresh(bytes);
-    void* block = blocks.back();
-    blocks.pop_back();
-    return block;
-  }
 
-  std::unordered_map<size_t, std::vector<void*>> kept;  // by size
+  std::array<std::vector<void*>, KINDS> kept;
   Recycled* outer;
 
   static thread_local Recycled* current;  // of the loop that the thread is in
@@ -98,11 +100,16 @@ thread_local Recycled* Recycled::current = nullptr;
 int Recycled::loops = 0;
 Recycled::Allocator Recycled::allocator;
 
-enum Step : int64_t { CALL, TAKE, KEEP, TRUTHS };
+enum Step : int64_t { CALL, TAKE };
 
 void check(int32_t failed) {
   if (failed) throw std::runtime_error("torch refused a tensor");
 }
+
+// What is behind a handle, which points to one pointer.
+c10::TensorImpl* inside(Tensor tensor) { return *reinterpret_cast<c10::TensorImpl**>(tensor); }
+
+bool is_ours_alone(Tensor tensor) { return c10::raw::intrusive_ptr::use_count(inside(tensor)) == 1; }
 
 // Tensors by number, each of them ours until it is released or replaced.
 struct Slots {
@@ -145,36 +152,23 @@ const int64_t* call(const int64_t* at, Slots& slots) {
   return at + gives;
 }
 
-// row = column[turn]
+// row = column[turn + ahead]
 const int64_t* take(const int64_t* at, Slots& slots, int64_t turn) {
   const Tensor column = slots.held[at[0]];
   int64_t dimensions, *sizes, *strides;
   check(aoti_torch_get_dim(column, &dimensions));
   check(aoti_torch_get_sizes(column, &sizes));
   check(aoti_torch_get_strides(column, &strides));
-  Tensor row;
-  const int64_t offset = turn * strides[0];  // from where the column begins
-  check(aoti_torch__reinterpret_tensor(column, dimensions - 1, sizes + 1, strides + 1, offset, &row));
-  slots.put(at[1], row);
-  return at + 2;
-}
-
-// column[turn] = row
-const int64_t* keep(const int64_t* at, Slots& slots, int64_t turn) {
-  void *row, *column;
-  const int64_t bytes = at[2];
-  check(aoti_torch_get_data_ptr(slots.held[at[0]], &row));
-  check(aoti_torch_get_data_ptr(slots.held[at[1]], &column));
-  std::memcpy(static_cast<char*>(column) + turn * bytes, row, bytes);
+  const int64_t offset = (turn + at[2]) * strides[0];  // from where the column begins
+  Tensor& row = slots.held[at[1]];
+  if (turn > 0 && is_ours_alone(row)) {  // the row of the turn before moves on: to make one takes ten times as long
+    inside(row)->set_storage_offset(inside(column)->storage_offset() + offset);
+  } else {
+    Tensor made;
+    check(aoti_torch__reinterpret_tensor(column, dimensions - 1, sizes + 1, strides + 1, offset, &made));
+    slots.put(at[1], made);
+  }
   return at + 3;
-}
-
-// bytes -> truth values
-const int64_t* truths(const int64_t* at, Slots& slots) {
-  Tensor seen;
-  check(aoti_torch_cpu_view_dtype(slots.held[at[0]], aoti_torch_dtype_bool(), &seen));
-  slots.put(at[0], seen);
-  return at + 1;
 }
 
 }  // namespace
@@ -192,8 +186,6 @@ extern "C" int32_t repeat(const int64_t* code, int64_t length, int64_t times, Te
         switch (*at++) {
           case CALL: at = call(at, slots); break;
           case TAKE: at = take(at, slots, turn); break;
-          case KEEP: at = keep(at, slots, turn); break;
-          case TRUTHS: at = truths(at, slots); break;
         }
       }
     }

@@ -1,6 +1,6 @@
 """Compiled graphs called in turn, again and again, by C++: between two of them Python would take as long as they do.
 
-The loop itself (`loops.cpp`) is compiled once, in a second, and knows nothing of what it calls: a `Loop` says which
+The loop itself (`loops.cpp`) is compiled once, in two seconds, and knows nothing of what it calls: a `Loop` says which
 graphs, in what order, with which tensors by name.
 """
 
@@ -20,39 +20,26 @@ from gumbelrl.envs.programs import Program
 
 SOURCE = Path(__file__).with_name("loops.cpp")
 
-CALL, TAKE, KEEP, TRUTHS = range(4)  # as in the source
+CALL, TAKE = range(2)  # as in the source
 
 
 class Call(NamedTuple):
-    """Call a graph, which must have an `entry`; outputs take the place of what had their names."""
+    """Call a graph; outputs take the place of what had their names."""
 
     program: Program
     inputs: Sequence[str]
-    outputs: Sequence[str]
+    outputs: Sequence[str] = ()
 
 
 class Take(NamedTuple):
-    """Take a row of a column, that of the turn, which a graph may then have as an input."""
+    """Take a row of a column, that of the turn or so many after it, for a graph to read or to write into."""
 
     column: str
     row: str
+    ahead: int = 0
 
 
-class Keep(NamedTuple):
-    """Copy a tensor, which is contiguous, into the row of the turn of a column, which is too."""
-
-    row: str
-    column: str
-    num_bytes: int
-
-
-class Truths(NamedTuple):
-    """See bytes as truth values."""
-
-    name: str
-
-
-Step: TypeAlias = Call | Take | Keep | Truths
+Step: TypeAlias = Call | Take
 
 
 class LoopError(RuntimeError):
@@ -60,7 +47,7 @@ class LoopError(RuntimeError):
 
 
 class Loop:
-    """Steps that are taken again and again.
+    """Steps that are taken again and again: by C++, or by Python where there is none.
 
     Args:
         steps: in the order of a turn.
@@ -68,18 +55,18 @@ class Loop:
         returned: names of those that it returns, as the last turn leaves them; each once, and outputs of graphs.
 
     Raises:
-        LoopError: it cannot be compiled here (`available` says so at once), a graph has no `entry`, or a step reads
-            what is neither given nor written before it.
+        LoopError: a step reads what is neither given nor written before it.
     """
 
-    def __init__(self, steps: Iterable[Step], *, given: Sequence[str], returned: Sequence[str]) -> None:
+    def __init__(self, steps: Iterable[Step], *, given: Sequence[str], returned: Sequence[str] = ()) -> None:
+        self.steps, self.given, self.names = tuple(steps), tuple(given), tuple(returned)
         self.slots: dict[str, int] = {name: slot for slot, name in enumerate(given)}
-        self.num_given = len(given)
         # In tuples, where no search for what an agent holds comes upon them.
         self.constants: tuple[tuple[int, Tensor], ...] = ()
-        self.code = _integers([number for step in steps for number in self._written(step)])
-        self.returned = _integers([self.slots[name] for name in returned])
-        self.repeat = _repeat()
+        code = [number for step in self.steps for number in self._written(step)]
+        calls = [step for step in self.steps if isinstance(step, Call)]
+        self.by_cpp = all(call.program.entry is not None for call in calls) and available()
+        self.code, self.returned = _integers(code), _integers([self.slots[name] for name in returned])
 
     def _read(self, name: str) -> int:
         if name not in self.slots:
@@ -92,16 +79,10 @@ class Loop:
     def _written(self, step: Step) -> list[int]:
         """Return a step as the source reads it."""
         if isinstance(step, Take):
-            return [TAKE, self._read(step.column), self._write(step.row)]
-        if isinstance(step, Keep):
-            return [KEEP, self._read(step.row), self._read(step.column), step.num_bytes]
-        if isinstance(step, Truths):
-            return [TRUTHS, self._read(step.name)]
-        if step.program.entry is None:
-            raise LoopError("a graph has no C++ that other C++ could call")
+            return [TAKE, self._read(step.column), self._write(step.row), step.ahead]
         inputs = [*map(self._constant, step.program.constants), *map(self._read, step.inputs)]
         outputs = [*map(self._write, step.outputs)]
-        return [CALL, step.program.entry, len(inputs), len(outputs), *inputs, *outputs]
+        return [CALL, step.program.entry or 0, len(inputs), len(outputs), *inputs, *outputs]
 
     def _constant(self, tensor: Tensor) -> int:
         slot = self._write(f"a constant, {len(self.constants)}")
@@ -114,20 +95,34 @@ class Loop:
 
         Args:
             times: at least 1.
-            given: in the order of their names.
+            given: in the order of their names; columns contiguous.
 
         Raises:
             LoopError: a graph failed; what it says.
         """
-        held = (ctypes.c_void_p * len(self.slots))()
-        slots = (*range(self.num_given), *(slot for slot, _ in self.constants))
-        for slot, handle in zip(slots, _handles([*given, *(each for _, each in self.constants)]), strict=True):
+        if not self.by_cpp:
+            return self._by_python(times, given)
+        if len(given) != len(self.given):
+            raise LoopError(f"{len(given)} tensors are given, and the loop takes {len(self.given)}")
+        held = (ctypes.c_void_p * len(self.slots))(*_handles(given))
+        for (slot, _), handle in zip(self.constants, _handles([each for _, each in self.constants]), strict=True):
             held[slot] = handle
         found, message = (ctypes.c_void_p * len(self.returned))(), ctypes.create_string_buffer(1000)
         turns = (self.code, len(self.code), times)
-        if self.repeat(*turns, held, len(held), self.returned, len(found), found, message, len(message)):
+        if _repeat()(*turns, held, len(held), self.returned, len(found), found, message, len(message)):
             raise LoopError(message.value.decode(errors="replace"))
         return _tensors(found)
+
+    def _by_python(self, times: int, given: Sequence[Tensor]) -> list[Tensor]:
+        held = dict(zip(self.given, given, strict=True))
+        for turn in range(times):
+            for step in self.steps:
+                if isinstance(step, Take):
+                    held[step.row] = held[step.column][turn + step.ahead]
+                else:
+                    found = step.program([held[name] for name in step.inputs])
+                    held.update(zip(step.outputs, found, strict=True))
+        return [held[name] for name in self.names]
 
 
 def _integers(numbers: Sequence[int]) -> Any:

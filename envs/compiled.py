@@ -13,7 +13,7 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from gumbelrl.envs.base import Step
-from gumbelrl.envs.programs import Program, outputs_of, program
+from gumbelrl.envs.programs import Program, outputs_of, program, write_into
 from gumbelrl.random import RandomStreams
 
 if TYPE_CHECKING:
@@ -75,9 +75,13 @@ class CompiledStep:
         action: an example.
         counts: of the choices of each of its variables.
         report: what tensors are made, in the graph, of the step that the rules give; all of its own if not given.
+        in_place: the graph takes the state and the time as `start` gives them and changes them, and writes what is
+            reported into further inputs, like `places`; then it is to be called itself.
 
     Attributes:
+        graph: takes the streams' key and counter, the time, the action and the parts of the state.
         limit: the time limit that it was compiled with.
+        places: examples, bytes for truth values where the graph writes those.
 
     Raises:
         CompileError: it cannot be compiled here.
@@ -90,20 +94,25 @@ class CompiledStep:
         counts: Sequence[int],
         *,
         report: Callable[[Step], Sequence[Tensor]] | None = None,
+        in_place: bool = False,
     ) -> None:
         self.limit: int | None = env.max_episode_steps
         self.names: list[str] | None = None if isinstance(env.state, Tensor) else list(env.state)
         self.mask_names: list[str] = []
         example = self._parts(env.state)
         self.strides = [part.stride() for part in example]
+        self.is_truth = [part.dtype == torch.bool for part in example]
         last = torch.tensor(counts, device=env.device) - 1  # one alone broadcasts over [env]
         self.num_parts = len(example)
-        inputs: list[Any] = [env.streams.key, env.streams.counter.clone(), env.elapsed, _laid_out(action), *example]
+        now = self.start(env) if in_place else [env.elapsed, *example]
+        inputs: list[Any] = [env.streams.key, env.streams.counter.clone(), now[0], _laid_out(action), *now[1:]]
+        changed = {len(example): 2} | {index: 4 + index for index in range(len(example))} if in_place else None
 
         def advance(key: Tensor, counter: Tensor, elapsed: Tensor, action: Tensor, *parts: Tensor) -> list[Tensor]:
             action = torch.minimum(action.clamp_min(0), last)
             noise = env.draw_noise(RandomStreams.continued(key, counter), env.num_random + env.num_step_random)
-            state, elapsed, step = env.advance(self._state(parts), elapsed, action, noise)
+            before = [part.view(each.dtype) for part, each in zip(parts, example, strict=True)] if in_place else parts
+            state, elapsed, step = env.advance(self._state(before), elapsed, action, noise)
             self.mask_names = list(step.info)
             following = self._parts(state)
             *tensors, info = step
@@ -113,7 +122,8 @@ class CompiledStep:
             _ = env.first_observation  # a constant of the graph, not a part of it
         env.tracing = True
         try:
-            self.graph, self.truths = _compiled(advance, inputs, OPTIONS | env.compile_options)
+            options = OPTIONS | env.compile_options
+            self.graph, self.truths, self.places = _compiled(advance, inputs, options, changed)
         except Exception as error:  # whatever the compiler raises
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CompileError(f"the step of {type(env).__name__} cannot be compiled here: {reason[0]}") from error
@@ -156,8 +166,14 @@ class CompiledStep:
             for part, stride in zip(parts, self.strides, strict=True)
         ]
 
+    def start(self, env: NativeEnv) -> list[Tensor]:
+        """Return the time and the state of an environment for the graph to change: copies, bytes for truth values."""
+        parts = [part.clone() for part in self.parts(env)]
+        return [env.elapsed.clone(), *(part.view(torch.uint8) if part.dtype == torch.bool else part for part in parts)]
+
     def keep(self, env: NativeEnv, parts: list[Tensor], elapsed: Tensor) -> None:
-        """Put an environment into the state that `run` led to."""
+        """Put an environment into the state that `run`, or the graph in place, led to."""
+        parts = [part.view(torch.bool) if truth else part for part, truth in zip(parts, self.is_truth, strict=True)]
         env.state, env.elapsed = self._state(parts), elapsed
         env.info = env._masks(env.state, None)
 
@@ -170,8 +186,14 @@ class CompiledStep:
         return parts[0] if self.names is None else dict(zip(self.names, parts, strict=True))
 
 
-def _compiled(function: Any, inputs: list[Any], options: dict[str, Any]) -> tuple[Program, list[int]]:
-    """Return `function`, which has no branch on data, compiled for inputs like these, and which outputs are bytes."""
+def _compiled(
+    function: Any, inputs: list[Any], options: dict[str, Any], changed: Mapping[int, int] | None = None
+) -> tuple[Program, list[int], list[Tensor]]:
+    """Return `function`, which has no branch on data, compiled for inputs like these; which outputs are bytes; places.
+
+    Args:
+        changed: which outputs go into which inputs, if the others are to go into further inputs: see `write_into`.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -181,7 +203,8 @@ def _compiled(function: Any, inputs: list[Any], options: dict[str, Any]) -> tupl
             if _rounds_otherwise(node):
                 node.meta["custom"] = {"fallback_to_eager": True}
         truths = _bytes_for_truths(graph)
-        return program(graph, inputs, options), truths
+        places = [] if changed is None else write_into(graph, changed)
+        return program(graph, [*inputs, *places], options), truths, places
 
 
 def _apart(tensors: list[Tensor]) -> list[Tensor]:

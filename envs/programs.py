@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import operator
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -18,7 +19,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+
+COPIES = (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
 
 ENTRY = "_Z19inductor_entry_implPP16AtenTensorOpaqueS1_"
 """`void inductor_entry_impl(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, which inductor's C++ wrapper is."""
@@ -79,6 +82,50 @@ def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> P
         return Program(lambda arguments: every(*arguments))
     of_its_own = getattr(code, "constants", None)  # of which `call` knows, and its entry is to be given them
     return Program(call, constants, None if of_its_own else _entry(call))
+
+
+def write_into(graph: GraphModule, inputs: Mapping[int, int]) -> list[Tensor]:
+    """Have a graph write what it returns into tensors that it is given: no call then makes new ones for it.
+
+    Args:
+        inputs: for an output that takes the place of an input, its number -> the number of that input.
+
+    Returns:
+        Empty tensors like the other outputs, on the CPU. As many further inputs of the graph are to take those.
+    """
+    given = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    output, found = graph.graph.output_node(), outputs_of(graph)
+    rest = [index for index in range(len(found)) if index not in inputs]
+    places, last = [], given[-1]
+    for number, index in enumerate(rest):
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"place_{number}")
+        last.meta["val"] = found[index].meta["val"].new_empty(found[index].meta["val"].shape)
+        places.append(last)
+    with graph.graph.inserting_before(output):
+        values = [_computed(graph, node) for node in found]
+        targets = dict(zip(rest, places, strict=True)) | {index: given[number] for index, number in inputs.items()}
+        for index, target in targets.items():
+            graph.graph.call_function(torch.ops.aten.copy_.default, (target, values[index]))
+    output.args = ([],)
+    graph.recompile()
+    return [torch.empty(place.meta["val"].shape, dtype=place.meta["val"].dtype) for place in places]
+
+
+def _computed(graph: GraphModule, node: Node) -> Node:
+    """Return a value, not an input itself or a view of one, which may have changed by the time that it is copied.
+
+    Inductor leaves clones out, and copies to inputs one after another at the end: of two turned around, it does not.
+    """
+    source = node
+    while isinstance(source.target, torch._ops.OpOverload) and (
+        source.target in COPIES or source.target._schema.returns[0].alias_info is not None
+    ):
+        source = cast(Node, source.args[0])
+    if source.op != "placeholder" and source.target is not operator.getitem:
+        return node
+    flip = torch.ops.aten.flip.default
+    return graph.graph.call_function(flip, (graph.graph.call_function(flip, (node, [0])), [0]))
 
 
 @cache

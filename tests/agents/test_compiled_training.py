@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gumbelrl.agents.compilation import compiles, optimiser_steps
-from gumbelrl.agents.compiled_rollout import compile_rollout
+from gumbelrl.agents.compiled_rollout import EagerSteps, RolloutLoop, compile_rollout
 from gumbelrl.agents.compiled_training import compile_training
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.perception.observations import num_features
@@ -67,7 +67,7 @@ def check_equal(agent: str, **settings: Any) -> None:
     eager, compiled = (trainer_of(agent, compiled=each, **settings) for each in (False, True))
     for _ in range(3):
         expected, found = eager.iterate(), compiled.iterate()
-    assert (compiled.collect.loop is not None) == settings.get("native", True)  # no Python between steps
+    assert isinstance(compiled.collect.steps, RolloutLoop if settings.get("native", True) else EagerSteps)
     assert_close(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
     assert torch.equal(found["train/episodes"], expected["train/episodes"])
     assert_close(compiled.agent.state_dict(), eager.agent.state_dict(), rtol=1e-4, atol=1e-5, check_dtype=True)
@@ -169,11 +169,10 @@ def test_resumed_runs_go_on_to_the_same_bits(agent: str) -> None:
 def test_where_there_are_no_loops_python_calls_the_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     by_loop = trainer_of("ppo", compiled=True)
     expected = [by_loop.iterate() for _ in range(2)]
-    for module in ("compiled_methods", "compiled_rollout"):
-        monkeypatch.setattr(f"gumbelrl.agents.{module}.available", lambda: False)
+    monkeypatch.setattr("gumbelrl.agents.loops.available", lambda: False)
     by_python = trainer_of("ppo", compiled=True)
     found = [by_python.iterate() for _ in range(2)]
-    assert (by_loop.collect.loop is None, by_python.collect.loop is None) == (False, True)
+    assert [each.collect.steps.loop.by_cpp for each in (by_loop, by_python)] == [True, False]
     assert_close(found[1], expected[1], rtol=0, atol=0, equal_nan=True)
     assert_close(by_python.state_dict(), by_loop.state_dict(), rtol=0, atol=0)
 
@@ -184,17 +183,18 @@ STEPPED = ("MultiButton-v0", "RockPaperScissors-v0", "Taxi-v4", "MinAtar-Breakou
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPPED)
-def test_a_loop_of_graphs_collects_what_python_calling_them_does(name: str) -> None:
+def test_a_loop_of_graphs_collects_what_python_calling_them_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     by_loop, by_python = (trainer_of("a2c", compiled=False, env_id=f"gumbelrl/{name}", rollout_steps=40) for _ in "12")
     for trainer in (by_loop, by_python):
         compile_rollout(trainer)
-    collect: Any = by_python.collect
     for turn in range(3):
-        found, expected = by_loop.collect(), by_python.collect()
-        collect.loop = None
+        with monkeypatch.context() as patched:
+            patched.setattr("gumbelrl.agents.loops.available", lambda: False)
+            expected = by_python.collect()
+        found = by_loop.collect()
         for column, value in vars(expected).items():
             assert_close(getattr(found, column), value, rtol=0, atol=0, msg=f"{column} of rollout {turn}")
-    assert by_loop.collect.loop is not None
+    assert [each.collect.steps.loop.by_cpp for each in (by_loop, by_python)] == [True, False]
     ours, theirs = (trainer.state_dict() for trainer in (by_loop, by_python))
     for part in ("environment", "statistics", "observation", "mask"):
         assert_close(ours[part], theirs[part], rtol=0, atol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from torch.testing import assert_close
 
 from gumbelrl.agents import loops
 from gumbelrl.agents.compiled_methods import OPTIONS
-from gumbelrl.agents.loops import Call, Keep, Loop, LoopError, Take, Truths
-from gumbelrl.envs.programs import Program, program
+from gumbelrl.agents.loops import Call, Loop, LoopError, Take
+from gumbelrl.envs.programs import Program, program, write_into
 
-TABLE = torch.tensor([2.0, 3.0, 5.0])
+TABLE = torch.tensor([0.9, 0.5, 0.1])
 
 
 def compiled(function: Callable[..., Any], *examples: Tensor) -> Program:
@@ -30,7 +31,7 @@ def compiled(function: Callable[..., Any], *examples: Tensor) -> Program:
 
 def step(state: Tensor, noise: Tensor) -> list[Tensor]:
     following = state * TABLE + noise
-    return [following, (following > 4).view(torch.uint8)]
+    return [following, following > 1]
 
 
 def act(state: Tensor, above: Tensor, total: Tensor) -> list[Tensor]:
@@ -44,37 +45,74 @@ def programs() -> tuple[Program, Program]:
     return compiled(step, three, three.clone()), compiled(act, three, three > 0, torch.zeros(()))
 
 
-def test_a_loop_does_what_python_would(programs: tuple[Program, Program]) -> None:
+def loop_of(programs: tuple[Program, Program]) -> Loop:
     stepping, acting = programs
-    loop = Loop(
+    return Loop(
         [
-            Keep("state", "states", 12),
             Take("noise", "noise now"),
+            Take("marks", "mark", 1),
             Call(stepping, ["state", "noise now"], ["next", "above"]),
-            Keep("above", "all above", 3),
-            Truths("above"),
-            Call(acting, ["next", "above", "total"], ["state"]),
+            Call(acting, ["next", "above", "mark"], ["state"]),
         ],
-        given=["state", "noise", "total", "states", "all above"],
+        given=["state", "noise", "marks"],
         returned=["state", "above"],
     )
-    for times in (1, 7):
-        noise = torch.randn(2, times, 3, generator=torch.Generator().manual_seed(times)).unbind(0)[1]
-        states, above = torch.empty(times, 3), torch.empty(times, 3, dtype=torch.bool)
-        start, total = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(())
-        found = loop(times, [start, noise, total, states, above])
 
-        state, expected_states, expected_above, expected_total = start, [], [], torch.zeros(())
-        for noise_t in noise:
-            expected_states.append(state)
-            following, bits = step(state, noise_t)
-            expected_above.append(bits.view(torch.bool))
-            (state,) = act(following, bits.view(torch.bool), expected_total)
-        assert_close(states, torch.stack(expected_states))  # products and sums are fused
-        assert torch.equal(above, torch.stack(expected_above))
-        assert found[1].dtype == torch.bool
-        assert_close([found[0], total], [state, expected_total])
-        assert torch.equal(start, torch.tensor([1.0, -2.0, 3.0]))
+
+def check_as_in_python(loop: Loop, times: int) -> None:
+    noise = torch.randn(2, times, 3, generator=torch.Generator().manual_seed(times)).unbind(0)[1]
+    start, marks = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(times + 1)
+    found = loop(times, [start, noise, marks])
+    state, above, expected = start, start > 0, torch.zeros(times + 1)
+    for turn, noise_t in enumerate(noise):
+        following, above = step(state, noise_t)
+        (state,) = act(following, above, expected[turn + 1])
+    assert_close([found[0], marks], [state, expected])  # products and sums are fused
+    assert torch.equal(found[1], above)
+    assert torch.equal(start, torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize("times", [1, 7])
+def test_a_loop_does_what_python_would(programs: tuple[Program, Program], times: int) -> None:
+    loop = loop_of(programs)
+    assert loop.by_cpp
+    check_as_in_python(loop, times)
+
+
+@pytest.mark.parametrize("times", [1, 7])
+def test_without_cpp_python_takes_the_steps(programs: tuple[Program, Program], times: int) -> None:
+    loop = loop_of(tuple(Program(each.call, each.constants) for each in programs))  # type: ignore[arg-type]
+    assert not loop.by_cpp
+    check_as_in_python(loop, times)
+
+
+def test_loops_of_several_threads_keep_out_of_each_others_memory(programs: tuple[Program, Program]) -> None:
+    loop = loop_of(programs)
+    with ThreadPoolExecutor(4) as threads:
+        for future in [threads.submit(check_as_in_python, loop, times) for times in (5, 50, 500) * 20]:
+            future.result()
+
+
+def test_what_a_loop_returns_stays_when_others_run(programs: tuple[Program, Program]) -> None:
+    loop = loop_of(programs)
+    given = [torch.ones(3), torch.ones(4, 3), torch.zeros(5)]
+    found = [loop(4, given)[0] for _ in range(50)]
+    assert len({each.data_ptr() for each in found}) == 50
+    for each in found:
+        assert each.data_ptr() % 64 == 0
+        assert torch.equal(each, found[0])
+
+
+def test_a_graph_writes_into_what_it_is_given() -> None:
+    def turned(a: Tensor, b: Tensor) -> list[Tensor]:
+        return [b.flip(0), a.view(3), a + b, b]
+
+    graph = make_fx(turned)(torch.ones(3), torch.ones(3))
+    places = write_into(graph, {0: 0, 1: 1})
+    written = program(graph, [torch.ones(3), torch.ones(3), *places], OPTIONS)
+    a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 30.0])
+    assert written([a, b, *places]) == []
+    assert [each.tolist() for each in (a, b, *places)] == [[30, 20, 10], [1, 2, 3], [11, 22, 33], [10, 20, 30]]
 
 
 def owners(tensor: Tensor) -> int:
@@ -141,6 +179,6 @@ def test_that_loops_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPa
         loops.available.cache_clear()
 
 
-def test_a_graph_without_an_entry_is_refused() -> None:
-    with pytest.raises(LoopError, match=r"no C\+\+ that other C\+\+ could call"):
-        Loop([Call(Program(lambda arguments: arguments), ["a"], ["a"])], given=["a"], returned=["a"])
+def test_too_few_tensors_are_refused(programs: tuple[Program, Program]) -> None:
+    with pytest.raises(LoopError, match="2 tensors are given, and the loop takes 3"):
+        loop_of(programs)(1, [torch.ones(3), torch.ones(1, 3)])
