@@ -74,7 +74,7 @@ def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner
 
 def product_of_few_rows(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
     """`bmm`, by a loop if it has so few rows that to call for it takes as long as the product."""
-    if a.shape[1] > FEW_ROWS:
+    if a.shape[1] > FEW_ROWS or b.stride(2) != 1:  # more rows, or turned round already
         return product(a, b)
     a = a.contiguous()
     a = torch.as_strided(a, a.shape, a.stride(), 0)  # computed once, and not for each column: see `settle`
