@@ -147,7 +147,7 @@ def _knows_vectors() -> bool:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keep from the terminal that an operation is called by way of Python, which is what it is meant to be."""
+    """Keep from the terminal that an eager kernel is called by way of torch's dispatcher, as it is meant to be."""
     logger = logging.getLogger("torch._inductor.ir")
     before = logger.level
     logger.setLevel(logging.ERROR)

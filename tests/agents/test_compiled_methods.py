@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 from gumbelrl.agents.compiled_methods import CompiledMethod
-from gumbelrl.agents.decompositions import affine, product, settle, tanh
+from gumbelrl.agents.decompositions import affine, on_cpu, product, settle, tanh
 from gumbelrl.agents.episodes import EpisodeStatistics
 from gumbelrl.agents.recurrences import backward_recurrence
 from gumbelrl.agents.returns import lambda_returns
@@ -36,6 +36,20 @@ def test_products_that_are_left_as_they_are(generator: torch.Generator) -> None:
     assert product(a, b) is NotImplemented
     assert_close(affine(bias, a, b), torch.baddbmm(bias, a, b))
     assert affine(bias, a, b, alpha=0.5) is NotImplemented
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns", "calls"),
+    [(1, 4, 64, 0), (4, 64, 2, 0), (16, 64, 64, 0), (17, 64, 64, 1), (64, 64, 2, 1)],
+)
+def test_products_of_a_network_that_acts(
+    generator: torch.Generator, rows: int, inner: int, columns: int, calls: int
+) -> None:
+    a = torch.randn(3, rows, inner, generator=generator)
+    b = torch.randn(3, inner, columns, generator=generator)
+    graph = make_fx(torch.bmm, decomposition_table=on_cpu(acting=True))(a, b)
+    assert sum(node.target == torch.ops.aten.bmm.default for node in graph.graph.nodes) == calls
+    torch.testing.assert_close(graph(a, b), torch.bmm(a, b))
 
 
 def test_tanh_is_right_to_a_few_units_in_the_last_place() -> None:
