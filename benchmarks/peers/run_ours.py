@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from record import Recorder
+
+LOOK = 0.02  # seconds between two looks at the returns; the JAX peer's are looked at by chunks of iterations
 
 
 def main() -> None:
@@ -34,10 +37,13 @@ def main() -> None:
             getattr(config, "epochs", 1) * getattr(config, "minibatches", 1)
         )
         starts = getattr(config, "learning_starts", 0)
-        updates = 0
+        updates, looked_at = 0, 0.0
         while not trainer.finished:
             trainer.iterate()
             updates += each if trainer.step >= starts else 0
+            if time.perf_counter() < looked_at + LOOK and not trainer.finished:
+                continue
+            looked_at = time.perf_counter()
             counted = bool(trainer.statistics.count.min() >= 100)
             mean = float(trainer.statistics.means()[0].min()) if counted else None
             if not recorder.mark(trainer.step, updates, mean):
