@@ -26,6 +26,7 @@ from provenance import provenance
 
 from gumbelrl.agents import SAC, SACConfig
 from gumbelrl.agents.compiled_training import compile_learning
+from gumbelrl.agents.host_memory import keep_freed_memory
 from gumbelrl.agents.rollout import Transition
 from gumbelrl.policies import ActionLayout
 
@@ -108,6 +109,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a `Trainer` does; in one process with theirs, which has it too
     sides = {"stable-baselines3": (theirs(options.batch), 1)}
     for compiled in (False, True):
         for members in (1, options.members):
