@@ -146,7 +146,7 @@ class RolloutLoop:
         self.trainer, self.act = trainer, act
         *_, action = pytree.tree_unflatten(act.places, act.returned)
         counts = choice_counts(trainer.env.single_action_space)
-        self.step = CompiledStep(trainer.env, action, counts, report=self._report, in_place=True)
+        self.step = CompiledStep(trainer.env, action, counts, report=self._report)
         masked = () if trainer.mask is None else ("mask",)
         self.following = ("observation", *masked)  # of which there is a row more
         chosen = ("logits", "action", "taken")

@@ -100,10 +100,10 @@ class Loop:
         Raises:
             LoopError: a graph failed; what it says.
         """
-        if not self.by_cpp:
-            return self._by_python(times, given)
         if len(given) != len(self.given):
             raise LoopError(f"{len(given)} tensors are given, and the loop takes {len(self.given)}")
+        if not self.by_cpp:
+            return self._by_python(times, given)
         held = (ctypes.c_void_p * len(self.slots))(*_handles(given))
         for (slot, _), handle in zip(self.constants, _handles([each for _, each in self.constants]), strict=True):
             held[slot] = handle

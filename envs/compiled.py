@@ -74,9 +74,9 @@ class CompiledStep:
         env: after its reset.
         action: an example.
         counts: of the choices of each of its variables.
-        report: what tensors are made, in the graph, of the step that the rules give; all of its own if not given.
-        in_place: the graph takes the state and the time as `start` gives them and changes them, and writes what is
-            reported into further inputs, like `places`; then it is to be called itself.
+        report: what tensors are made, in the graph, of the step that the rules give; all of its own if not given. With
+            it the graph is to be called itself: it takes the state and the time as `start` gives them and changes them,
+            and writes what is reported into further inputs, like `places`.
 
     Attributes:
         graph: takes the streams' key and counter, the time, the action and the parts of the state.
@@ -94,7 +94,6 @@ class CompiledStep:
         counts: Sequence[int],
         *,
         report: Callable[[Step], Sequence[Tensor]] | None = None,
-        in_place: bool = False,
     ) -> None:
         self.limit: int | None = env.max_episode_steps
         self.names: list[str] | None = None if isinstance(env.state, Tensor) else list(env.state)
@@ -104,6 +103,7 @@ class CompiledStep:
         self.is_truth = [part.dtype == torch.bool for part in example]
         last = torch.tensor(counts, device=env.device) - 1  # one alone broadcasts over [env]
         self.num_parts = len(example)
+        in_place = report is not None
         now = self.start(env) if in_place else [env.elapsed, *example]
         inputs: list[Any] = [env.streams.key, env.streams.counter.clone(), now[0], _laid_out(action), *now[1:]]
         changed = {len(example): 2} | {index: 4 + index for index in range(len(example))} if in_place else None
