@@ -210,6 +210,17 @@ def test_a_rollout_without_a_valid_choice_is_refused(monkeypatch: pytest.MonkeyP
         trainer.collect()
 
 
+def test_a_rollout_in_place_leaves_what_it_began_with() -> None:
+    trainer = trainer_of("ppo", compiled=False)
+    compile_rollout(trainer)
+    trainer.collect()
+    held = [trainer.env.state, trainer.env.elapsed, trainer.observation]
+    copies = copy.deepcopy(held)
+    trainer.collect()
+    assert not torch.equal(trainer.env.state, held[0])
+    assert_close(held, copies, rtol=0, atol=0)
+
+
 def test_annealed_temperature_and_rate_reach_the_graph() -> None:
     check_equal("ddpg", anneal=True)
 
