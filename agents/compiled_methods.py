@@ -207,7 +207,7 @@ def _compiled(
         # By tensors that only say how large they are: a replay may have most of the memory.
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         sizes = [mode.from_tensor(each, static_shapes=True) for each in examples]
-        graph = make_fx(function, decomposition_table=on_cpu(acting=in_place), _allow_non_fake_inputs=True)(*sizes)
+        graph = make_fx(function, decomposition_table=on_cpu(), _allow_non_fake_inputs=True)(*sizes)
         inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
         used = [index for index, node in enumerate(inputs) if node.users]
         for node in inputs:

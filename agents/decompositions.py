@@ -6,8 +6,7 @@ Measured on one thread of an EPYC (AVX-512, MKL), at 512 rows and 64 units:
   10 members of it 352. Turned round, and filled up to 4 columns, it takes 9 and 74.
 - `baddbmm` first copies the bias into all rows, 7 µs; added in the loop that comes after the product, it costs nothing.
 - `tanh` of torch's vector library takes 50 µs; a quotient of two polynomials 10.
-- A call of MKL takes a microsecond, however few rows there are: a network of 64 units that acts for 4 environments
-  takes 4.6 µs, and 2.5 with products that are loops; for 16 environments 7.2 and 6.7; with 256 units 16 and 21.
+- MKL copies both matrices before it multiplies, which oneDNN's kernels do not: see `products.py`.
 - A number that a loop takes, such as a power of Adam's decays, is made anew in every turn of it: 16 of 24 µs for a step
   of 9,000 weights. Made before the loop, it is made once.
 """
@@ -23,13 +22,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
+from gumbelrl.agents.products import fastest_bmm
+
 aten = torch.ops.aten
 
 FEW = 12
-"""Columns below which a product is turned round: from there on MKL fills its vectors."""
-
-FEW_ROWS, SMALL = 16, 2**16
-"""Rows and multiplications up to which a product is faster as a loop than by a call, for a network that acts."""
+"""Columns below which a product is turned round: from there on vectors are filled."""
 
 MANY = 32
 """How many times as many elements a loop has as what is computed before it."""
@@ -45,15 +43,11 @@ NUMERATOR = (
 DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
-def on_cpu(*, acting: bool = False) -> dict[Any, Callable[..., Any]]:
-    """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator.
-
-    Args:
-        acting: the graph is of a network without gradients, which may see few rows at a time.
-    """
+def on_cpu() -> dict[Any, Callable[..., Any]]:
+    """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator."""
     return {
         aten.baddbmm.default: affine,
-        aten.bmm.default: small_product if acting else product,
+        aten.bmm.default: product,
         aten.pow.Scalar: power,
         aten.tanh.default: tanh,
     }
@@ -65,24 +59,15 @@ def affine(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
 
 
 def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
-    """`bmm`, turned round where it has few columns."""
+    """`bmm` by the fastest kernels, turned round where it has few columns."""
     (_, rows, inner), few = a.shape, b.shape[2]
+    multiply = fastest_bmm(a, b)
     if few >= min(FEW, rows):
-        return NotImplemented
+        return NotImplemented if multiply is torch.bmm else multiply(a, b)
     turned = b.mT
-    if few in (2, 3) and inner < rows:  # weights, which are small; for those of 4 columns MKL has a better kernel
+    if multiply is torch.bmm and few in (2, 3) and inner < rows:  # for weights of 4 columns MKL has a better kernel
         turned = functional.pad(turned, (0, 0, 0, 4 - few))
-    return torch.bmm(turned, a.mT)[:, :few].mT
-
-
-def small_product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
-    """`bmm`, by a loop if it is so small that to call for it takes as long as the product."""
-    rows, inner, columns = *a.shape[1:], b.shape[2]
-    if rows > FEW_ROWS or rows * inner * columns > SMALL or b.stride(2) != 1:  # large, or turned round already
-        return product(a, b)
-    a = a.contiguous()
-    a = torch.as_strided(a, a.shape, a.stride(), 0)  # computed once, and not for each column: see `settle`
-    return (a.unsqueeze(3) * b.unsqueeze(1)).sum(2)
+    return multiply(turned, a.mT)[:, :few].mT
 
 
 def power(base: float, exponent: Tensor) -> Any:

@@ -1,0 +1,108 @@
+// Products of float32 matrices in the C++ that inductor writes, by oneDNN's kernels: see products.py.
+//
+// The kernels read both matrices row by row. One that lies column by column is turned round, by parts that stay in a
+// cache.
+
+#include <ATen/cpu/vec/functional.h>
+#include <ATen/cpu/vec/vec.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace at::native::cpublas {  // as in ATen/native/CPUBlas.h
+TORCH_API void brgemm(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, const float*, const float*, float*,
+                      bool);
+}
+
+namespace gumbelrl {
+
+constexpr int64_t AT_A_TIME = 256;  // rows and columns of a part
+constexpr int64_t FEW = 4;
+
+struct Rows {
+  const float* first;
+  int64_t apart;
+};
+
+struct Matrices {  // one for each member
+  explicit Matrices(AtenTensorHandle tensor) {
+    void* found = nullptr;
+    aoti_torch_get_data_ptr(tensor, &found);
+    aoti_torch_get_sizes(tensor, &sizes);
+    aoti_torch_get_strides(tensor, &strides);
+    data = static_cast<float*>(found);
+  }
+
+  bool by_rows() const { return (strides[2] == 1 || sizes[2] == 1) && (sizes[1] == 1 || strides[1] >= sizes[2]); }
+  bool by_columns() const { return strides[1] == 1 || sizes[1] == 1; }
+
+  // Return so many rows and columns from one on, turned round in `room` if need be.
+  Rows part(int64_t member, int64_t row, int64_t column, int64_t rows, int64_t columns, std::vector<float>& room) const {
+    const float* from = data + member * strides[0] + row * strides[1] + column * strides[2];
+    if (by_rows()) return {from, std::max(strides[1], columns)};
+    room.resize(std::max<size_t>(room.size(), rows * columns));
+    if (std::min(rows, columns) >= 8) {  // torch's, in blocks of vectors
+      at::vec::transpose_mxn<float>(from, strides[2], room.data(), columns, columns, rows);
+    } else {
+      for (int64_t i = 0; i < columns; i++)
+        for (int64_t j = 0; j < rows; j++) room[j * columns + i] = from[i * strides[2] + j];
+    }
+    return {room.data(), columns};
+  }
+
+  float* data;
+  int64_t* sizes;
+  int64_t* strides;
+};
+
+// Products of rows that lie in both matrices as they are summed: for a few of `a` cheaper than to turn `b` round.
+inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
+  using Vector = at::vec::Vectorized<float>;
+  const int64_t rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
+  float* to = out.data;
+  for (int64_t member = 0; member < a.sizes[0]; member++)
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t column = 0; column < columns; column++) {
+        const float* left = a.data + member * a.strides[0] + row * a.strides[1];
+        const float* right = b.data + member * b.strides[0] + column * b.strides[2];
+        Vector sums(0.f);
+        int64_t at = 0;
+        for (; at + Vector::size() <= inner; at += Vector::size())
+          sums = at::vec::fmadd(Vector::loadu(left + at), Vector::loadu(right + at), sums);
+        float sum = at::vec::vec_reduce_all<float>([](Vector& x, Vector& y) { return x + y; }, sums);
+        for (; at < inner; at++) sum += left[at] * right[at];
+        *to++ = sum;
+      }
+}
+
+inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) {
+  static thread_local std::vector<float> room_a, room_b;
+  const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
+  const int64_t high = a.by_rows() ? rows : AT_A_TIME, wide = b.by_rows() ? columns : AT_A_TIME;
+  const int64_t deep = a.by_rows() && b.by_rows() ? inner : AT_A_TIME;
+  for (int64_t member = 0; member < members; member++)
+    for (int64_t row = 0; row < rows; row += high)
+      for (int64_t at = 0; at < inner; at += deep) {
+        const int64_t some_rows = std::min(high, rows - row), summed = std::min(deep, inner - at);
+        const Rows left = a.part(member, row, at, some_rows, summed, room_a);
+        for (int64_t column = 0; column < columns; column += wide) {
+          const int64_t some_columns = std::min(wide, columns - column);
+          const Rows right = b.part(member, at, column, summed, some_columns, room_b);
+          float* to = out.data + (member * rows + row) * columns + column;
+          at::native::cpublas::brgemm(some_rows, some_columns, summed, left.apart, right.apart, columns, at > 0,
+                                      left.first, right.first, to, false);
+        }
+      }
+}
+
+}  // namespace gumbelrl
+
+// out [member, row, column] = a [member, row, inner] b [member, inner, column]; `out` contiguous.
+inline AOTITorchError aoti_torch_gumbelrl_bmm(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b) {
+  const gumbelrl::Matrices to(out), left(a), right(b);
+  const bool in_lines = (left.by_rows() || left.by_columns()) && (right.by_rows() || right.by_columns());
+  if (!in_lines) return aoti_torch_cpu_bmm_out(out, a, b);
+  const bool few = left.sizes[1] <= gumbelrl::FEW && left.strides[2] == 1 && right.strides[1] == 1;
+  few ? gumbelrl::dots(to, left, right) : gumbelrl::multiply(to, left, right);
+  return AOTI_TORCH_SUCCESS;
+}
