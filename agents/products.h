@@ -7,6 +7,7 @@
 #include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 namespace at::native::cpublas {  // as in ATen/native/CPUBlas.h
@@ -25,16 +26,14 @@ struct Rows {
 };
 
 struct Matrices {  // one for each member
-  explicit Matrices(AtenTensorHandle tensor) {
+  Matrices(AtenTensorHandle tensor, int64_t offset, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides)
+      : sizes(sizes), strides(strides) {
     void* found = nullptr;
     aoti_torch_get_data_ptr(tensor, &found);
-    aoti_torch_get_sizes(tensor, &sizes);
-    aoti_torch_get_strides(tensor, &strides);
-    data = static_cast<float*>(found);
+    data = static_cast<float*>(found) + offset;
   }
 
-  bool by_rows() const { return (strides[2] == 1 || sizes[2] == 1) && (sizes[1] == 1 || strides[1] >= sizes[2]); }
-  bool by_columns() const { return strides[1] == 1 || sizes[1] == 1; }
+  bool by_rows() const { return strides[2] == 1 && (sizes[1] == 1 || strides[1] >= sizes[2]); }
 
   // Return so many rows and columns from one on, turned round in `room` if need be.
   Rows part(int64_t member, int64_t row, int64_t column, int64_t rows, int64_t columns, std::vector<float>& room) const {
@@ -51,8 +50,7 @@ struct Matrices {  // one for each member
   }
 
   float* data;
-  int64_t* sizes;
-  int64_t* strides;
+  std::array<int64_t, 3> sizes, strides;
 };
 
 // Products of rows that lie in both matrices as they are summed: for a few of `a` cheaper than to turn `b` round.
@@ -95,14 +93,12 @@ inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) 
       }
 }
 
-}  // namespace gumbelrl
-
-// out [member, row, column] = a [member, row, inner] b [member, inner, column]; `out` contiguous.
-inline AOTITorchError aoti_torch_gumbelrl_bmm(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b) {
-  const gumbelrl::Matrices to(out), left(a), right(b);
-  const bool in_lines = (left.by_rows() || left.by_columns()) && (right.by_rows() || right.by_columns());
-  if (!in_lines) return aoti_torch_cpu_bmm_out(out, a, b);
-  const bool few = left.sizes[1] <= gumbelrl::FEW && left.strides[2] == 1 && right.strides[1] == 1;
-  few ? gumbelrl::dots(to, left, right) : gumbelrl::multiply(to, left, right);
-  return AOTI_TORCH_SUCCESS;
+// out [member, row, column] = a [member, row, inner] b [member, inner, column].
+//
+// `out` is contiguous, and a stride of rows or columns is 1 in both of the others.
+inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
+  const bool few = a.sizes[1] <= FEW && a.strides[2] == 1 && b.strides[1] == 1;
+  few ? dots(out, a, b) : multiply(out, a, b);
 }
+
+}  // namespace gumbelrl

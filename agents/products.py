@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("products.h")
+WRITER = Path(__file__).read_text(encoding="utf-8")
 
 BRGEMM = "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb"
 """`void at::native::cpublas::brgemm(long, …, const float*, const float*, float*, bool)`."""
@@ -56,9 +57,9 @@ def available() -> bool:
 def operator(source: str) -> Any:
     """Return the operator, of which inductor knows how it is written.
 
-    Its name says which source: inductor looks for what it wrote before by the names of the operators.
+    Its name says how: inductor looks for what it wrote before by the names of the operators.
     """
-    name = f"bmm_{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    name = f"bmm_{hashlib.sha256((source + WRITER).encode()).hexdigest()[:8]}"
     LIBRARY.define(f"{name}(Tensor a, Tensor b) -> Tensor")
     LIBRARY.impl(name, torch.bmm, "CompositeExplicitAutograd")
     torch.library.register_fake(f"gumbelrl::{name}", torch.bmm, lib=LIBRARY)
@@ -72,20 +73,37 @@ def _have_written(defined: Any, source: str) -> None:
     from torch._inductor import ir
     from torch._inductor.kernel.mm_common import mm_args
     from torch._inductor.lowering import register_lowering
+    from torch._inductor.virtualized import V
 
     class Product(ir.ExternKernelOut):
         def codegen(self, wrapper: Any) -> None:
+            if not V.graph.cpp_wrapper:  # inductor has been told otherwise than by us
+                return super().codegen(wrapper)
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
                 wrapper.has_products = True
-            super().codegen(wrapper)
+            matrices = ", ".join(_in_memory(each) for each in (self, *self.inputs))
+            return wrapper.writeline(f"gumbelrl::bmm({matrices});")
 
     @register_lowering(defined, type_promotion_kind=None)
     def lowered(a: Any, b: Any) -> Any:
         *_, layout, a, b = mm_args(a, b)
-        kernels: dict[str, Any] = {
-            "python_kernel_name": "extern_kernels.bmm",
-            "cpp_kernel_name": "aoti_torch_gumbelrl_bmm",
-            "op_overload": defined,
-        }
-        return ir.TensorBox.create(Product(layout=layout, inputs=[a, b], **kernels))
+        inputs = [each if _in_lines(each) else ir.ExternKernel.require_contiguous(each) for each in (a, b)]
+        return ir.TensorBox.create(Product(layout=layout, inputs=inputs, python_kernel_name="extern_kernels.bmm"))
+
+
+def _in_lines(node: Any) -> bool:
+    """Return whether the matrices of one of inductor's nodes lie row by row or column by column."""
+    (_, rows, columns), (_, next_row, next_column) = _numbers(node.get_size()), _numbers(node.get_stride())
+    return next_row == 1 or (next_column == 1 and (rows == 1 or next_row >= columns))
+
+
+def _in_memory(node: Any) -> str:
+    """Return C++ that says where the matrices of one of inductor's nodes lie, without a tensor made for a view."""
+    layout = node.get_layout()
+    sizes, strides = (", ".join(map(str, _numbers(each))) for each in (layout.size, layout.stride))
+    return f"gumbelrl::Matrices({node.get_name()}, {int(layout.offset)}, {{{sizes}}}, {{{strides}}})"
+
+
+def _numbers(expressions: Any) -> list[int]:
+    return [int(each) for each in expressions]
