@@ -21,6 +21,7 @@ bench:  ## speed: results go to benchmarks/results/, tables and plots to docs/pe
 	$(PYTHON) benchmarks/environments.py
 	$(PYTHON) benchmarks/tracking.py
 	$(PYTHON) benchmarks/precision.py
+	$(PYTHON) benchmarks/products.py
 	$(PYTHON) benchmarks/time_to_solve.py
 	$(PYTHON) benchmarks/peers.py
 	$(PYTHON) benchmarks/performance_page.py

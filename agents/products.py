@@ -1,9 +1,9 @@
 """Products of float32 matrices for graphs that a CPU computes, by oneDNN's kernels for small matrices.
 
-`torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies: 128 × 64 × 64 takes it
-12 µs on one thread of an EPYC, of which oneDNN's kernel, that takes them as they lie, needs 9.4; 4 × 64 × 64 takes it
-1.2, and oneDNN .33. The kernels are those of torch's own `brgemm` (ATen/native/CPUBlas.h), which torch calls for its
-attention and which has no name in Python; `products.h` says how it is called.
+`torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
+as they lie, and need a third of its time for 4 × 64 × 64 and four fifths for 256 × 64 × 64 (benchmarks/products.py).
+They are torch's own `brgemm` (ATen/native/CPUBlas.h), which it calls for its attention and which has no name in Python;
+`products.h` says how it is called.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def operator(source: str) -> Any:
 
 def _have_written(defined: Any, source: str) -> None:
     """Have inductor write the operator as a call of the source's function."""
-    from torch._inductor import ir
+    from torch._inductor import config, ir
     from torch._inductor.kernel.mm_common import mm_args
     from torch._inductor.lowering import register_lowering
     from torch._inductor.virtualized import V
@@ -78,12 +78,14 @@ def _have_written(defined: Any, source: str) -> None:
     class Product(ir.ExternKernelOut):
         def codegen(self, wrapper: Any) -> None:
             if not V.graph.cpp_wrapper:  # inductor has been told otherwise than by us
-                return super().codegen(wrapper)
+                super().codegen(wrapper)
+                return
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
                 wrapper.has_products = True
             matrices = ", ".join(_in_memory(each) for each in (self, *self.inputs))
-            return wrapper.writeline(f"gumbelrl::bmm({matrices});")
+            named = 'RAIIAtenRecordFunctionHandle named("gumbelrl::bmm", nullptr); '
+            wrapper.writeline(f"{{ {named * config.cpp.enable_kernel_profile}gumbelrl::bmm({matrices}); }}")
 
     @register_lowering(defined, type_promotion_kind=None)
     def lowered(a: Any, b: Any) -> Any:

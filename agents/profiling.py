@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from gumbelrl.agents.evaluation import evaluate_both
 from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.progress import format_seconds
+from gumbelrl.envs.programs import named_kernels
 
 WARM_UP, TIMED, TRACED = 1.0, 3.0, 0.3  # seconds, of iterations that are not traced
 FEWEST = 3  # iterations of each kind
@@ -118,6 +119,11 @@ def profile_run(experiment: Experiment) -> int:
 
     It writes `trace.json.gz` and `profile.json` to the run's folder and trains no further.
     """
+    with named_kernels():  # of graphs that are still to be compiled
+        return _profile(experiment)
+
+
+def _profile(experiment: Experiment) -> int:
     trainer, config = experiment.trainer, experiment.config
     synchronise = torch.cuda.synchronize if experiment.device.type == "cuda" else _nothing
     starts = getattr(trainer.agent.config, "learning_starts", 0)

@@ -6,18 +6,20 @@ import json
 import pytest
 import torch
 
-from gumbelrl.agents import profiling
+from gumbelrl.agents import products, profiling
 from gumbelrl.agents.actor_critic import ActorCriticConfig
 from gumbelrl.agents.command_line import main
 from gumbelrl.agents.experiment import Experiment
+from gumbelrl.agents.ppo import PPOConfig
 from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.sac import SACConfig
+from gumbelrl.envs import programs
 
 SMALL = ActorCriticConfig(num_envs=4, rollout_steps=4, epochs=2, minibatches=2, hidden=(8,), diagnostics_interval=1)
 REPLAYED = SACConfig(num_envs=4, batch_size=8, learning_starts=4, hidden=(8,), replay_capacity=100)
 
 
-def make(folder, agent="actor-critic", settings=SMALL):
+def make(folder, agent="actor-critic", settings=SMALL, compiling="off"):
     return Experiment(
         RunConfig(
             agent=agent,
@@ -26,7 +28,7 @@ def make(folder, agent="actor-critic", settings=SMALL):
             track="off",
             evaluation_episodes=2,
             seeds=(0, 1),
-            compile="off",  # what is inside of a compiled step has no region of its own
+            compile=compiling,  # what is inside of a compiled step has no region of its own
         )
     )
 
@@ -85,6 +87,18 @@ def test_a_profile_has_a_trace_and_times_that_add_up(tmp_path, monkeypatch, caps
     assert "aten::" in said
     assert "ui.perfetto.dev" in said
     assert max(map(len, said.splitlines()[-30:-1])) <= 100
+
+
+def test_loops_and_products_of_a_compiled_run_have_names(tmp_path, monkeypatch):
+    for name in ("WARM_UP", "TIMED", "TRACED"):
+        monkeypatch.setattr(profiling, name, 0.05)
+    settings = PPOConfig(num_envs=4, rollout_steps=4, epochs=1, minibatches=1, hidden=(8,))
+    assert profiling.profile_run(make(tmp_path / "run", "ppo", settings, compiling="on")) == 0
+    operations = json.loads((tmp_path / "run" / profiling.SUMMARY).read_text())["operations"]
+    names = [operation["name"] for operation in operations]
+    assert any("cpp_fused" in name for name in names)
+    assert "gumbelrl::bmm" in names or not products.available()
+    assert not programs.NAMING
 
 
 def test_several_runs_are_not_profiled(tmp_path, capsys):
