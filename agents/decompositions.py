@@ -61,6 +61,8 @@ def affine(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float 
 def product(a: Float[Tensor, "member row inner"], b: Float[Tensor, "member inner column"]) -> Any:
     """`bmm` by the fastest kernels, turned round where it has few columns."""
     (_, rows, inner), few = a.shape, b.shape[2]
+    if inner == 1 or rows == few == 1:  # which inductor writes as loops
+        return NotImplemented
     multiply = fastest_bmm(a, b)
     if few >= min(FEW, rows):
         return NotImplemented if multiply is torch.bmm else multiply(a, b)

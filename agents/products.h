@@ -29,7 +29,7 @@ struct Matrices {  // one for each member
   Matrices(AtenTensorHandle tensor, int64_t offset, std::array<int64_t, 3> sizes, std::array<int64_t, 3> strides)
       : sizes(sizes), strides(strides) {
     void* found = nullptr;
-    aoti_torch_get_data_ptr(tensor, &found);
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &found));
     data = static_cast<float*>(found) + offset;
   }
 
@@ -53,15 +53,22 @@ struct Matrices {  // one for each member
   std::array<int64_t, 3> sizes, strides;
 };
 
-// Products of rows that lie in both matrices as they are summed: for a few of `a` cheaper than to turn `b` round.
+// Products of rows, which both matrices are to be summed along: for a few rows of `a`, which are copied if they do not
+// lie so, cheaper than to turn `b` round.
 inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
   using Vector = at::vec::Vectorized<float>;
-  const int64_t rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
+  static thread_local std::vector<float> room;
+  const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
+  room.resize(std::max<size_t>(room.size(), inner));
   float* to = out.data;
-  for (int64_t member = 0; member < a.sizes[0]; member++)
-    for (int64_t row = 0; row < rows; row++)
+  for (int64_t member = 0; member < members; member++)
+    for (int64_t row = 0; row < rows; row++) {
+      const float* left = a.data + member * a.strides[0] + row * a.strides[1];
+      if (a.strides[2] != 1) {
+        for (int64_t at = 0; at < inner; at++) room[at] = left[at * a.strides[2]];
+        left = room.data();
+      }
       for (int64_t column = 0; column < columns; column++) {
-        const float* left = a.data + member * a.strides[0] + row * a.strides[1];
         const float* right = b.data + member * b.strides[0] + column * b.strides[2];
         Vector sums(0.f);
         int64_t at = 0;
@@ -71,6 +78,7 @@ inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
         for (; at < inner; at++) sum += left[at] * right[at];
         *to++ = sum;
       }
+    }
 }
 
 inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) {
@@ -97,7 +105,7 @@ inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) 
 //
 // `out` is contiguous, and a stride of rows or columns is 1 in both of the others.
 inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
-  const bool few = a.sizes[1] <= FEW && a.strides[2] == 1 && b.strides[1] == 1;
+  const bool few = a.sizes[1] <= FEW && b.strides[1] == 1 && a.sizes[2] > 1;
   few ? dots(out, a, b) : multiply(out, a, b);
 }
 

@@ -30,26 +30,28 @@ LIBRARY = torch.library.Library("gumbelrl", "FRAGMENT")
 def fastest_bmm(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what multiplies matrices like these, `[member, row, inner]` and `[member, inner, column]`, in a graph.
 
-    It is `torch.bmm` where there are no such kernels, and where there are several threads: these kernels use one.
+    It is `torch.bmm` where there are no such kernels; where there are several threads, since these kernels use one; and
+    where there is nothing to be summed.
     """
-    fitting = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in (a, b))
-    return (
-        operator(SOURCE.read_text(encoding="utf-8"))
-        if fitting and torch.get_num_threads() == 1 and available()
-        else torch.bmm
-    )
+    fitting = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in (a, b)) and a.shape[2] > 0
+    if not fitting or torch.get_num_threads() > 1 or not available():
+        return torch.bmm
+    return operator(SOURCE.read_text(encoding="utf-8"))
 
 
 @cache
 def available() -> bool:
-    """Return whether this torch has the kernels, for this processor, and an inductor that can call them."""
+    """Return whether this torch has the kernels, for this processor, and an inductor that can call them.
+
+    A processor without AVX-512 has kernels too; they were not measured.
+    """
     from torch._inductor import config
 
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     except OSError:  # not Linux
         return False
-    vectors = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    vectors = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return vectors and hasattr(library, BRGEMM) and hasattr(config, "cpp_wrapper")
 
 
@@ -59,20 +61,22 @@ def operator(source: str) -> Any:
 
     Its name says how: inductor looks for what it wrote before by the names of the operators.
     """
+    lowered = _lowering(source)
     name = f"bmm_{hashlib.sha256((source + WRITER).encode()).hexdigest()[:8]}"
     LIBRARY.define(f"{name}(Tensor a, Tensor b) -> Tensor")
     LIBRARY.impl(name, torch.bmm, "CompositeExplicitAutograd")
     torch.library.register_fake(f"gumbelrl::{name}", torch.bmm, lib=LIBRARY)
+    from torch._inductor.lowering import register_lowering
+
     defined = getattr(torch.ops.gumbelrl, name).default
-    _have_written(defined, source)
+    register_lowering(defined, type_promotion_kind=None)(lowered)
     return defined
 
 
-def _have_written(defined: Any, source: str) -> None:
-    """Have inductor write the operator as a call of the source's function."""
+def _lowering(source: str) -> Callable[[Any, Any], Any]:
+    """Return how inductor is to write a product: as a call of the source's function."""
     from torch._inductor import config, ir
     from torch._inductor.kernel.mm_common import mm_args
-    from torch._inductor.lowering import register_lowering
     from torch._inductor.virtualized import V
 
     class Product(ir.ExternKernelOut):
@@ -80,6 +84,8 @@ def _have_written(defined: Any, source: str) -> None:
             if not V.graph.cpp_wrapper:  # inductor has been told otherwise than by us
                 super().codegen(wrapper)
                 return
+            if not all(_in_lines(each) for each in self.inputs):  # the kernels would read something else
+                raise RuntimeError("inductor has changed how the factors of a product lie in memory")
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
                 wrapper.has_products = True
@@ -87,11 +93,14 @@ def _have_written(defined: Any, source: str) -> None:
             named = 'RAIIAtenRecordFunctionHandle named("gumbelrl::bmm", nullptr); '
             wrapper.writeline(f"{{ {named * config.cpp.enable_kernel_profile}gumbelrl::bmm({matrices}); }}")
 
-    @register_lowering(defined, type_promotion_kind=None)
     def lowered(a: Any, b: Any) -> Any:
         *_, layout, a, b = mm_args(a, b)
+        for each in (a, b):
+            ir.as_storage_and_layout(each, freeze=True)  # what the graph computes lies as from now on
         inputs = [each if _in_lines(each) else ir.ExternKernel.require_contiguous(each) for each in (a, b)]
         return ir.TensorBox.create(Product(layout=layout, inputs=inputs, python_kernel_name="extern_kernels.bmm"))
+
+    return lowered
 
 
 def _in_lines(node: Any) -> bool:

@@ -19,7 +19,7 @@ SMALL = ActorCriticConfig(num_envs=4, rollout_steps=4, epochs=2, minibatches=2, 
 REPLAYED = SACConfig(num_envs=4, batch_size=8, learning_starts=4, hidden=(8,), replay_capacity=100)
 
 
-def make(folder, agent="actor-critic", settings=SMALL, compiling="off"):
+def make(folder, agent="actor-critic", settings=SMALL, compiling="off"):  # what is inside of a graph has no region
     return Experiment(
         RunConfig(
             agent=agent,
@@ -28,7 +28,7 @@ def make(folder, agent="actor-critic", settings=SMALL, compiling="off"):
             track="off",
             evaluation_episodes=2,
             seeds=(0, 1),
-            compile=compiling,  # what is inside of a compiled step has no region of its own
+            compile=compiling,
         )
     )
 
