@@ -16,7 +16,8 @@ def provenance() -> dict[str, Any]:
     """Return date, commit, versions and hardware, for the head of a results file."""
     git = ["git", "-C", __file__.rpartition("/")[0]]
     commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    elsewhere = ["--", ":/", ":(exclude,top)benchmarks/results"]  # where benchmarks write, one after another
+    dirty = subprocess.run([*git, "status", "--porcelain", *elsewhere], capture_output=True, text=True, check=False)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else ""),
