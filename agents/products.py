@@ -1,7 +1,7 @@
 """Products of float32 matrices for graphs that a CPU computes, by oneDNN's kernels for small matrices.
 
 `torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
-as they lie, and need a third of its time for 4 × 64 × 64 and four fifths for 256 × 64 × 64 (benchmarks/products.py).
+as they lie, and need two fifths of its time for 4 × 64 × 64 and four for 256 × 64 × 64 (benchmarks/products.py).
 They are torch's own `brgemm` (ATen/native/CPUBlas.h), which it calls for its attention and which has no name in Python;
 `products.h` says how it is called.
 """
