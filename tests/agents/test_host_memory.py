@@ -29,5 +29,4 @@ def test_freed_memory_is_used_again():
     before, told, _, after = found.stdout.split()
     if told == "False":
         pytest.skip("another allocator than glibc's")
-    assert int(before) > 10_000
-    assert int(after) < 1_000
+    assert 10 * int(after) < int(before), found.stdout  # 80,000 and some dozens, where pages are not huge
