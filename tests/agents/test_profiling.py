@@ -89,6 +89,7 @@ def test_a_profile_has_a_trace_and_times_that_add_up(tmp_path, monkeypatch, caps
     assert max(map(len, said.splitlines()[-30:-1])) <= 100
 
 
+@pytest.mark.slow  # half a minute, of compiling
 def test_loops_and_products_of_a_compiled_run_have_names(tmp_path, monkeypatch):
     for name in ("WARM_UP", "TIMED", "TRACED"):
         monkeypatch.setattr(profiling, name, 0.05)
