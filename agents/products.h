@@ -105,7 +105,7 @@ inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) 
 //
 // `out` is contiguous, and a stride of rows or columns is 1 in both of the others.
 inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
-  const bool few = a.sizes[1] <= FEW && b.strides[1] == 1 && a.sizes[2] > 1;
+  const bool few = a.sizes[1] <= FEW && b.strides[1] == 1;
   few ? dots(out, a, b) : multiply(out, a, b);
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 SOURCE = Path(__file__).with_name("products.h")
 WRITER = Path(__file__).read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ WRITER = Path(__file__).read_text(encoding="utf-8")
 BRGEMM = "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb"
 """`void at::native::cpublas::brgemm(long, …, const float*, const float*, float*, bool)`."""
 
-LIBRARY = torch.library.Library("gumbelrl", "FRAGMENT")
+OPERATORS = library.Library("gumbelrl", "FRAGMENT")
 
 
 def fastest_bmm(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -48,11 +48,11 @@ def available() -> bool:
     from torch._inductor import config
 
     try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     except OSError:  # not Linux
         return False
     vectors = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return vectors and hasattr(library, BRGEMM) and hasattr(config, "cpp_wrapper")
+    return vectors and hasattr(torch_cpu, BRGEMM) and hasattr(config, "cpp_wrapper")
 
 
 @cache
@@ -61,13 +61,13 @@ def operator(source: str) -> Any:
 
     Its name says how: inductor looks for what it wrote before by the names of the operators.
     """
-    lowered = _lowering(source)
-    name = f"bmm_{hashlib.sha256((source + WRITER).encode()).hexdigest()[:8]}"
-    LIBRARY.define(f"{name}(Tensor a, Tensor b) -> Tensor")
-    LIBRARY.impl(name, torch.bmm, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"gumbelrl::{name}", torch.bmm, lib=LIBRARY)
     from torch._inductor.lowering import register_lowering
 
+    lowered = _lowering(source)
+    name = f"bmm_{hashlib.sha256((source + WRITER).encode()).hexdigest()[:8]}"
+    OPERATORS.define(f"{name}(Tensor a, Tensor b) -> Tensor")
+    OPERATORS.impl(name, torch.bmm, "CompositeExplicitAutograd")
+    library.register_fake(f"gumbelrl::{name}", torch.bmm, lib=OPERATORS)
     defined = getattr(torch.ops.gumbelrl, name).default
     register_lowering(defined, type_promotion_kind=None)(lowered)
     return defined

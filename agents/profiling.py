@@ -27,7 +27,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from gumbelrl.agents.evaluation import evaluate_both
 from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.progress import format_seconds
-from gumbelrl.envs.programs import named_kernels
 
 WARM_UP, TIMED, TRACED = 1.0, 3.0, 0.3  # seconds, of iterations that are not traced
 FEWEST = 3  # iterations of each kind
@@ -119,7 +118,9 @@ def profile_run(experiment: Experiment) -> int:
 
     It writes `trace.json.gz` and `profile.json` to the run's folder and trains no further.
     """
-    with named_kernels():  # of graphs that are still to be compiled
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_kernel_profile": True}):  # graphs are still to be compiled, then with names in them
         return _profile(experiment)
 
 

@@ -27,20 +27,6 @@ ENTRY = "_Z19inductor_entry_implPP16AtenTensorOpaqueS1_"
 """`void inductor_entry_impl(AtenTensorHandle* inputs, AtenTensorHandle* outputs)`, which inductor's C++ wrapper is."""
 
 
-NAMING: dict[str, Any] = {}
-"""Further options of inductor's, while kernels are to be named for a profiler."""
-
-
-@contextmanager
-def named_kernels() -> Iterator[None]:
-    """Have graphs that are compiled meanwhile tell `torch.profiler` of each loop and product on a CPU, by name."""
-    NAMING["cpp.enable_kernel_profile"] = True
-    try:
-        yield
-    finally:
-        NAMING.clear()
-
-
 class Program:
     """Machine code of a graph.
 
@@ -75,7 +61,7 @@ def program(graph: GraphModule, inputs: list[Any], options: dict[str, Any]) -> P
         return written[-1][1]
 
     known = torch._inductor.config.get_config_copy()
-    options = {name: value for name, value in (options | NAMING).items() if name in known}  # versions of torch differ
+    options = {name: value for name, value in options.items() if name in known}  # versions of torch differ
     if any(each.device.type != "cpu" for each in inputs):
         options.pop("cpp_wrapper", None)  # not tried with Triton
     elif "cpp.vec_isa_ok" in known and known["cpp.vec_isa_ok"] is None and _knows_vectors():

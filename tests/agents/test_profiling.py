@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from torch._inductor import config
 
 from gumbelrl.agents import products, profiling
 from gumbelrl.agents.actor_critic import ActorCriticConfig
@@ -13,7 +14,6 @@ from gumbelrl.agents.experiment import Experiment
 from gumbelrl.agents.ppo import PPOConfig
 from gumbelrl.agents.run_config import RunConfig
 from gumbelrl.agents.sac import SACConfig
-from gumbelrl.envs import programs
 
 SMALL = ActorCriticConfig(num_envs=4, rollout_steps=4, epochs=2, minibatches=2, hidden=(8,), diagnostics_interval=1)
 REPLAYED = SACConfig(num_envs=4, batch_size=8, learning_starts=4, hidden=(8,), replay_capacity=100)
@@ -99,7 +99,7 @@ def test_loops_and_products_of_a_compiled_run_have_names(tmp_path, monkeypatch):
     names = [operation["name"] for operation in operations]
     assert any("cpp_fused" in name for name in names)
     assert "gumbelrl::bmm" in names or not products.available()
-    assert not programs.NAMING
+    assert not config.cpp.enable_kernel_profile
 
 
 def test_several_runs_are_not_profiled(tmp_path, capsys):
