@@ -97,13 +97,15 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 def settle(graph: GraphModule) -> None:
-    """Have small results that large loops on a CPU take computed once, before the loop.
+    """Have small results that large loops on a CPU take computed once, before the loop, and so the rows of a look-up.
 
     Inductor writes them into the loop, and there the C++ compiler leaves them, since for all it knows what the loop
-    stores is what they are made of.
+    stores is what they are made of. Which rows are looked up it computes anew for each column, and random ones with a
+    division each.
     """
     for node in list(graph.graph.nodes):
-        if _is_arithmetic(node) and _is_small_beside(node, node.users):
+        small = _is_arithmetic(node) and _is_small_beside(node, node.users)
+        if small or (_is_arithmetic(node, floating=False) and _says_rows(node, node.users)):
             value = node.meta["val"]
             with graph.graph.inserting_after(node):  # a view of a storage, which it must have then
                 settled = graph.graph.call_function(aten.as_strided.default, (node, value.shape, value.stride(), 0))
@@ -111,15 +113,22 @@ def settle(graph: GraphModule) -> None:
             node.replace_all_uses_with(settled, delete_user_cb=lambda user, new=settled: user is not new)
 
 
-def _is_arithmetic(node: Node) -> bool:
-    """Return whether a node computes one new floating-point tensor on a CPU."""
+def _is_arithmetic(node: Node, *, floating: bool = True) -> bool:
+    """Return whether a node computes one new tensor on a CPU, of floating-point numbers or of others."""
     if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
         return False
     value, tags = node.meta.get("val"), node.target.tags
     computes = torch.Tag.pointwise in tags or torch.Tag.reduction in tags or node.target == aten._to_copy.default
     if not (computes and isinstance(value, Tensor)):
         return False
-    return value.is_floating_point() and value.is_contiguous() and value.device.type == "cpu"
+    return value.is_floating_point() == floating and value.is_contiguous() and value.device.type == "cpu"
+
+
+def _says_rows(node: Node, users: Iterable[Node]) -> bool:
+    """Return whether several look-ups take a node, or a view of it, for their rows."""
+    views = [user for user in users if user.target in (aten.view.default, *VIEWS)]
+    looked_up = [user for user in users if user.target == aten.index_select.default and user.args[2] is node]
+    return len(looked_up) > 1 or any(_says_rows(view, view.users) for view in views)
 
 
 def _is_small_beside(node: Node, users: Iterable[Node]) -> bool:

@@ -1,7 +1,7 @@
 // Products of float32 matrices in the C++ that inductor writes, by oneDNN's kernels: see products.py.
 //
 // The kernels read both matrices row by row. One that lies column by column is turned round, by parts that stay in a
-// cache.
+// cache; but for the gradient of weights, the product of a turned batch and another, there is a kernel here.
 
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
@@ -81,6 +81,62 @@ inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
     }
 }
 
+// Numbers of `out`, so many rows and vectors, which stay in registers while `a` and `b` are read row by row.
+template <int ROWS, int VECTORS>
+void sum_rows(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
+              bool further) {
+  using Vector = at::vec::Vectorized<float>;
+  Vector sums[ROWS][VECTORS], right[VECTORS];
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++)
+      sums[i][j] = further ? Vector::loadu(out + i * apart + j * Vector::size()) : Vector(0.f);
+  for (int64_t at = 0; at < inner; at++, a += next_a, b += next_b) {
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++) right[j] = Vector::loadu(b + j * Vector::size());
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+      for (int j = 0; j < VECTORS; j++) sums[i][j] = at::vec::fmadd(Vector(a[i]), right[j], sums[i][j]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++) sums[i][j].store(out + i * apart + j * Vector::size());
+}
+
+template <int VECTORS>
+void sum_rows(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
+              bool further, int64_t rows) {
+  int64_t row = 0;
+  for (; row + 6 <= rows; row += 6)
+    sum_rows<6, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+  for (; row + 2 <= rows; row += 2)
+    sum_rows<2, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+  for (; row < rows; row++)
+    sum_rows<1, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+}
+
+// The product where `a` lies column by column and `b` row by row, in whole vectors: at the speed of the others without
+// anything to be turned round.
+inline void gradients(const Matrices& out, const Matrices& a, const Matrices& b) {
+  constexpr int64_t ONE = at::vec::Vectorized<float>::size(), MORE = 4 * ONE;
+  const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
+  for (int64_t member = 0; member < members; member++)
+    for (int64_t at = 0; at < inner; at += AT_A_TIME) {
+      const int64_t summed = std::min(AT_A_TIME, inner - at);
+      const float* left = a.data + member * a.strides[0] + at * a.strides[2];
+      const float* right = b.data + member * b.strides[0] + at * b.strides[1];
+      float* to = out.data + member * rows * columns;
+      int64_t column = 0;
+      for (; column + MORE <= columns; column += MORE)
+        sum_rows<4>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
+      for (; column < columns; column += ONE)
+        sum_rows<1>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
+    }
+}
+
 inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) {
   static thread_local std::vector<float> room_a, room_b;
   const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
@@ -105,8 +161,10 @@ inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) 
 //
 // `out` is contiguous, and a stride of rows or columns is 1 in both of the others.
 inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
-  const bool few = a.sizes[1] <= FEW && b.strides[1] == 1;
-  few ? dots(out, a, b) : multiply(out, a, b);
+  const bool whole_vectors = b.sizes[2] % at::vec::Vectorized<float>::size() == 0;
+  if (a.sizes[1] <= FEW && b.strides[1] == 1) dots(out, a, b);
+  else if (a.strides[1] == 1 && a.sizes[1] > 1 && b.by_rows() && whole_vectors) gradients(out, a, b);
+  else multiply(out, a, b);
 }
 
 }  // namespace gumbelrl

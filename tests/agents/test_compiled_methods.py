@@ -101,6 +101,23 @@ def test_numbers_that_loops_take_are_computed_before_them(generator: torch.Gener
     assert_close(graph(*(each.clone() for each in inputs)), scaled(*(each.clone() for each in inputs)))
 
 
+def test_rows_of_several_look_ups_are_computed_once(generator: torch.Generator) -> None:
+    def drawn(bits: torch.Tensor, size: torch.Tensor, *columns: torch.Tensor) -> list[torch.Tensor]:
+        row = (bits % size).flatten()
+        return [column.index_select(0, row) for column in columns]
+
+    columns = [torch.randn(9, width, generator=generator) for width in (4, 1)]
+    bits, size = torch.arange(40).view(2, 20), torch.tensor(7)
+    for count in (1, 2):
+        graph = make_fx(drawn, tracing_mode="fake")(bits, size, *columns[:count])
+        settle(graph)
+        graph.recompile()
+        aten = torch.ops.aten
+        settled = [node.args[0].target for node in graph.graph.nodes if node.target == aten.as_strided.default]
+        assert settled == [aten.remainder.Tensor] * (count - 1)
+        assert_close(graph(bits, size, *columns[:count]), drawn(bits, size, *columns[:count]))
+
+
 @pytest.mark.parametrize("time", [1, 2, 5, 8, 33])
 def test_recurrences_by_doubling(generator: torch.Generator, time: int) -> None:
     base, carry = (torch.randn(time, 3, generator=generator, dtype=torch.float64) for _ in range(2))

@@ -60,6 +60,9 @@ class Products:
         # Several parts both ways; a few rows, of more than a vector and not a whole number of them.
         self.cases += [(BY_COLUMNS, BY_COLUMNS, (300, 300, 300))]
         self.cases += [(layout, BY_COLUMNS, (3, 37, 20)) for layout in (BY_ROWS, BY_COLUMNS, EVERY_SECOND)]
+        # As of gradients: several parts, four vectors at once and one, six rows at once, two and one.
+        turned = ((LAYOUTS[1], LAYOUTS[0]), (LAYOUTS[3], LAYOUTS[2]), (LAYOUTS[9], LAYOUTS[5]))
+        self.cases += [(*pair, size) for pair in turned for size in ((15, 600, 80), (2, 5, 16))]
 
     def holders(self, generator: torch.Generator) -> list[Tensor]:
         shapes = [
