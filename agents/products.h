@@ -81,10 +81,10 @@ inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
     }
 }
 
-// Numbers of `out`, so many rows and vectors, which stay in registers while `a` and `b` are read row by row.
+// So many rows and vectors of `out`, which stay in registers while `a` and `b` are read row by row.
 template <int ROWS, int VECTORS>
-void sum_rows(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
-              bool further) {
+void block(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
+           bool further) {
   using Vector = at::vec::Vectorized<float>;
   Vector sums[ROWS][VECTORS], right[VECTORS];
 #pragma GCC unroll 8
@@ -107,20 +107,20 @@ void sum_rows(float* out, int64_t apart, const float* a, int64_t next_a, const f
 }
 
 template <int VECTORS>
-void sum_rows(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
-              bool further, int64_t rows) {
+void blocks(float* out, int64_t apart, const float* a, int64_t next_a, const float* b, int64_t next_b, int64_t inner,
+            bool further, int64_t rows) {
   int64_t row = 0;
   for (; row + 6 <= rows; row += 6)
-    sum_rows<6, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+    block<6, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
   for (; row + 2 <= rows; row += 2)
-    sum_rows<2, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+    block<2, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
   for (; row < rows; row++)
-    sum_rows<1, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
+    block<1, VECTORS>(out + row * apart, apart, a + row, next_a, b, next_b, inner, further);
 }
 
-// The product where `a` lies column by column and `b` row by row, in whole vectors: at the speed of the others without
-// anything to be turned round.
-inline void gradients(const Matrices& out, const Matrices& a, const Matrices& b) {
+// The product where `a` lies column by column and `b` row by row, in whole vectors, as a sum over what both are summed
+// along: nothing has to be turned round.
+inline void outer_products(const Matrices& out, const Matrices& a, const Matrices& b) {
   constexpr int64_t ONE = at::vec::Vectorized<float>::size(), MORE = 4 * ONE;
   const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
   for (int64_t member = 0; member < members; member++)
@@ -131,9 +131,9 @@ inline void gradients(const Matrices& out, const Matrices& a, const Matrices& b)
       float* to = out.data + member * rows * columns;
       int64_t column = 0;
       for (; column + MORE <= columns; column += MORE)
-        sum_rows<4>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
+        blocks<4>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
       for (; column < columns; column += ONE)
-        sum_rows<1>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
+        blocks<1>(to + column, columns, left, a.strides[2], right + column, b.strides[1], summed, at > 0, rows);
     }
 }
 
@@ -163,7 +163,7 @@ inline void multiply(const Matrices& out, const Matrices& a, const Matrices& b) 
 inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
   const bool whole_vectors = b.sizes[2] % at::vec::Vectorized<float>::size() == 0;
   if (a.sizes[1] <= FEW && b.strides[1] == 1) dots(out, a, b);
-  else if (a.strides[1] == 1 && a.sizes[1] > 1 && b.by_rows() && whole_vectors) gradients(out, a, b);
+  else if (a.strides[1] == 1 && a.sizes[1] > 1 && b.by_rows() && whole_vectors) outer_products(out, a, b);
   else multiply(out, a, b);
 }
 

@@ -3,7 +3,7 @@
 `torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
 as they lie, and need two fifths of its time for 4 × 64 × 64 and four for 256 × 64 × 64 (benchmarks/products.py).
 They are torch's own `brgemm` (ATen/native/CPUBlas.h), which it calls for its attention and which has no name in Python;
-`products.h` says how it is called.
+`products.h` says how it is called, and has a kernel of its own for gradients of weights.
 """
 
 from __future__ import annotations
