@@ -1,6 +1,6 @@
 """Updates a second of `sac` against stable-baselines3's SAC, on one CPU thread, networks and batches of equal size.
 
-    python benchmarks/throughput.py        # about four minutes; writes benchmarks/results/throughput.json
+    python benchmarks/throughput.py        # about three minutes; writes benchmarks/results/throughput.json
 
 Theirs learns a Box task with as many action numbers as ours has choices: two critics and an actor of two hidden layers
 of 64 units, ReLU, batch 256 from a full replay. Ours has the same layers, without and with what our defaults add to
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--updates", type=int, default=200, help="of each side, a turn")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--dry", action="store_true", help="write no results")
     options = parser.parse_args()
 
