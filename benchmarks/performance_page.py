@@ -100,7 +100,7 @@ PARTS: dict[str, Part] = {
     "time_to_solve": Part(
         "python benchmarks/time_to_solve.py", 4, lambda results: time_to_solve.table(results["summary"])
     ),
-    "updates": Part("python benchmarks/throughput.py", 4, updates_text, file="throughput"),
+    "updates": Part("python benchmarks/throughput.py", 3, updates_text, file="throughput"),
     "compiled": Part("python benchmarks/compiled.py", 7, compiled_text),
     "members": Part("python benchmarks/members.py", 4, members_text),
     "scaling": Part(
