@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gumbelrl.agents.decompositions import on_cpu, settle
+from gumbelrl.agents.fused_layers import fuse_layers
 from gumbelrl.agents.errors import RunError
 from gumbelrl.agents.held_state import Place, tensors_of
 from gumbelrl.agents.loops import Call, Loop, Take
@@ -213,6 +214,8 @@ def _compiled(
         for node in inputs:
             if not node.users:
                 graph.graph.erase_node(node)
+        with mode:
+            fuse_layers(graph)
         settle(graph)
         places = write_into(graph, {}) if in_place else []
         graph.recompile()

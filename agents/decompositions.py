@@ -5,7 +5,7 @@ Measured on one thread of an EPYC (AVX-512, MKL), at 512 rows and 64 units:
 - A product with few columns, as a network's last layer has, takes as long as one with 64: [512, 64] × [64, 2] 36 µs,
   10 members of it 352. Turned round, and filled up to 4 columns, it takes 9 and 74.
 - `baddbmm` first copies the bias into all rows, 7 µs; added in the loop that comes after the product, it costs nothing.
-- `tanh` of torch's vector library takes 50 µs; a quotient of two polynomials 10.
+- `tanh` of torch's vector library takes 50 µs; a quotient of two polynomials 10 (`rational_tanh.py`).
 - MKL copies both matrices before it multiplies, which oneDNN's kernels do not: see `products.py`.
 - A number that a loop takes, such as a power of Adam's decays, is made anew in every turn of it: 16 of 24 µs for a step
   of 9,000 weights. Made before the loop, it is made once.
@@ -34,14 +34,6 @@ MANY = 32
 
 VIEWS = (aten.unsqueeze.default, aten.expand.default)
 
-# Of tanh, by Eigen's `generic_fast_tanh_float`: x P(x²) / Q(x²) within ±LARGEST, where it rounds to ±1; highest first.
-LARGEST = 7.90531110763549805
-NUMERATOR = (
-    *(-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08),
-    *(1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03),
-)
-DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-
 
 def on_cpu() -> dict[Any, Callable[..., Any]]:
     """Return operator -> what a graph is to hold in its place; `NotImplemented` from it leaves the operator."""
@@ -49,7 +41,6 @@ def on_cpu() -> dict[Any, Callable[..., Any]]:
         aten.baddbmm.default: affine,
         aten.bmm.default: product,
         aten.pow.Scalar: power,
-        aten.tanh.default: tanh,
     }
 
 
@@ -77,23 +68,6 @@ def power(base: float, exponent: Tensor) -> Any:
     if exponent.is_floating_point() or not isinstance(base, int):
         return NotImplemented
     return torch.full_like(exponent, base).pow(exponent)
-
-
-def tanh(x: Tensor) -> Any:
-    """`tanh` to a few units in the last place."""
-    if x.dtype != torch.float32:
-        return NotImplemented
-    x = x.clamp(-LARGEST, LARGEST)
-    square = x * x
-    return x * _polynomial(square, NUMERATOR) / _polynomial(square, DENOMINATOR)
-
-
-def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Return the value at `x`, by Horner's rule."""
-    value = x * coefficients[0] + coefficients[1]
-    for coefficient in coefficients[2:]:
-        value = value * x + coefficient
-    return value
 
 
 def settle(graph: GraphModule) -> None:

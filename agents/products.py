@@ -4,6 +4,9 @@
 as they lie, and need two fifths of its time for 4 × 64 × 64 and four for 256 × 64 × 64 (benchmarks/products.py).
 They are torch's own `brgemm` (ATen/native/CPUBlas.h), which it calls for its attention and which has no name in Python;
 `products.h` says how it is called, and has a kernel of its own for gradients of weights.
+
+What a network does with each product is done with a part of it at a time, which is in the nearest cache then: see
+`layers.py`, which puts these operators into graphs.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+
+from gumbelrl.agents.rational_tanh import tanh_in_cpp
 
 SOURCE = Path(__file__).with_name("products.h")
 WRITER = Path(__file__).read_text(encoding="utf-8")
@@ -36,7 +41,17 @@ def fastest_bmm(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     fitting = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in (a, b)) and a.shape[2] > 0
     if not fitting or torch.get_num_threads() > 1 or not available():
         return torch.bmm
-    return operator(SOURCE.read_text(encoding="utf-8"))
+    return ours()["bmm"]
+
+
+def ours() -> dict[str, Any]:
+    """Return the operators, by the names in `MEANINGS`."""
+    return operators(SOURCE.read_text(encoding="utf-8"))
+
+
+def multiplies(target: Any) -> bool:
+    """Return whether that is our product."""
+    return available() and target is ours()["bmm"]
 
 
 @cache
@@ -55,52 +70,102 @@ def available() -> bool:
     return vectors and hasattr(torch_cpu, BRGEMM) and hasattr(config, "cpp_wrapper")
 
 
-@cache
-def operator(source: str) -> Any:
-    """Return the operator, of which inductor knows how it is written.
+def _relu(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    return torch.relu(torch.bmm(a, b) + bias)
 
-    Its name says how: inductor looks for what it wrote before by the names of the operators.
+
+def _tanh(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    return torch.tanh(torch.bmm(a, b) + bias)
+
+
+def _relu_backward(a: Tensor, b: Tensor, activated: Tensor) -> Tensor:
+    return torch.where(activated <= 0.0, 0.0, torch.bmm(a, b))
+
+
+def _tanh_backward(a: Tensor, b: Tensor, activated: Tensor) -> Tensor:
+    return torch.bmm(a, b) * (1.0 - activated.square())
+
+
+def _and_sum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([torch.bmm(a, b), b.sum(1, keepdim=True)], dim=1)
+
+
+MEANINGS: dict[str, Callable[..., Tensor]] = {
+    "bmm": torch.bmm,
+    "bmm_relu": _relu,
+    "bmm_tanh": _tanh,
+    "bmm_relu_backward": _relu_backward,
+    "bmm_tanh_backward": _tanh_backward,
+    "bmm_and_sum": _and_sum,
+}
+"""What each operator computes of `a` `[member, row, inner]` and `b` `[member, inner, column]`, all float32, and of a third:
+a bias `[member, 1, column]` to add before the activation, or what the activation had returned, `[member, row, column]`,
+to multiply its slope by. `bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias."""
+
+
+@cache
+def operators(source: str) -> dict[str, Any]:
+    """Return the operators by the names in `MEANINGS`; inductor knows how each is written, as a call of the source's.
+
+    Their names say how: inductor looks for what it wrote before by the names of the operators.
     """
     from torch._inductor.lowering import register_lowering
 
-    lowered = _lowering(source)
-    name = f"bmm_{hashlib.sha256((source + WRITER).encode()).hexdigest()[:8]}"
-    OPERATORS.define(f"{name}(Tensor a, Tensor b) -> Tensor")
-    OPERATORS.impl(name, torch.bmm, "CompositeExplicitAutograd")
-    library.register_fake(f"gumbelrl::{name}", torch.bmm, lib=OPERATORS)
-    defined = getattr(torch.ops.gumbelrl, name).default
-    register_lowering(defined, type_promotion_kind=None)(lowered)
-    return defined
+    source = tanh_in_cpp() + source
+    version, found = hashlib.sha256((source + WRITER).encode()).hexdigest()[:8], {}
+    for called, meaning in MEANINGS.items():
+        name = f"{called}_{version}"
+        third = {"bmm": "", "bmm_and_sum": ""}.get(called, ", Tensor other")
+        OPERATORS.define(f"{name}(Tensor a, Tensor b{third}) -> Tensor")
+        OPERATORS.impl(name, meaning, "CompositeExplicitAutograd")
+        library.register_fake(f"gumbelrl::{name}", meaning, lib=OPERATORS)
+        found[called] = getattr(torch.ops.gumbelrl, name).default
+        register_lowering(found[called], type_promotion_kind=None)(_lowering(source, called))
+    return found
 
 
-def _lowering(source: str) -> Callable[[Any, Any], Any]:
-    """Return how inductor is to write a product: as a call of the source's function."""
+def _lowering(source: str, called: str) -> Callable[..., Any]:
+    """Return how inductor is to write an operator: as a call of the source's function of that name."""
     from torch._inductor import config, ir
-    from torch._inductor.kernel.mm_common import mm_args
+    from torch._inductor.kernel.mm_common import mm_args, realize_inputs
     from torch._inductor.virtualized import V
 
     class Product(ir.ExternKernelOut):
         def codegen(self, wrapper: Any) -> None:
             if not V.graph.cpp_wrapper:  # inductor has been told otherwise than by us
-                super().codegen(wrapper)
-                return
-            if not all(_in_lines(each) for each in self.inputs):  # the kernels would read something else
+                raise RuntimeError("these products are written in C++ only")
+            if not all(_in_lines(each) for each in self.inputs[:2]) or not all(map(_by_rows, self.inputs[2:])):
                 raise RuntimeError("inductor has changed how the factors of a product lie in memory")
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
                 wrapper.has_products = True
             matrices = ", ".join(_in_memory(each) for each in (self, *self.inputs))
-            named = 'RAIIAtenRecordFunctionHandle named("gumbelrl::bmm", nullptr); '
-            wrapper.writeline(f"{{ {named * config.cpp.enable_kernel_profile}gumbelrl::bmm({matrices}); }}")
+            named = f'RAIIAtenRecordFunctionHandle named("gumbelrl::{called}", nullptr); '
+            wrapper.writeline(f"{{ {named * config.cpp.enable_kernel_profile}gumbelrl::{called}({matrices}); }}")
 
-    def lowered(a: Any, b: Any) -> Any:
+    def lowered(a: Any, b: Any, *others: Any) -> Any:
         *_, layout, a, b = mm_args(a, b)
-        for each in (a, b):
-            ir.as_storage_and_layout(each, freeze=True)  # what the graph computes lies as from now on
-        inputs = [each if _in_lines(each) else ir.ExternKernel.require_contiguous(each) for each in (a, b)]
+        if called == "bmm_and_sum":
+            members, rows, columns = layout.size
+            layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows + 1, columns])
+        factors = [_laid_out(each, _in_lines) for each in (a, b)]
+        inputs = [*factors, *(_laid_out(realize_inputs(each), _by_rows) for each in others)]
         return ir.TensorBox.create(Product(layout=layout, inputs=inputs, python_kernel_name="extern_kernels.bmm"))
 
     return lowered
+
+
+def _laid_out(node: Any, fits: Callable[[Any], bool]) -> Any:
+    """Return one of inductor's nodes, to stay as it lies in memory if that fits, or else a copy."""
+    from torch._inductor import ir
+
+    ir.as_storage_and_layout(node, freeze=True)  # what the graph computes lies as from now on
+    return node if fits(node) else ir.ExternKernel.require_contiguous(node)
+
+
+def _by_rows(node: Any) -> bool:
+    """Return whether the rows of the matrices of one of inductor's nodes are contiguous."""
+    return _numbers(node.get_stride())[2] == 1
 
 
 def _in_lines(node: Any) -> bool:
