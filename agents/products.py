@@ -1,17 +1,13 @@
-"""Products of float32 matrices for graphs that a CPU computes, by oneDNN's kernels for small matrices.
+"""Products of float32 matrices for graphs that a CPU computes, and what a network does with them, by kernels of our own.
 
 `torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
-as they lie, and need two fifths of its time for 4 × 64 × 64 and four for 256 × 64 × 64 (benchmarks/products.py).
-They are torch's own `brgemm` (ATen/native/CPUBlas.h), which it calls for its attention and which has no name in Python;
-`products.h` says how it is called, and has a kernel of its own for gradients of weights.
-
-What a network does with each product is done with a part of it at a time, which is in the nearest cache then: see
-`layers.py`, which puts these operators into graphs.
+as they lie, and need a third of its time for 4 × 64 × 64 and three quarters for 256 × 64 × 64 (benchmarks/products.py). What
+a network does with each product is done while it is in registers: see `fused_layers.py`, which puts these operators into
+graphs.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Callable
 from functools import cache
@@ -25,9 +21,6 @@ from gumbelrl.agents.rational_tanh import tanh_in_cpp
 
 SOURCE = Path(__file__).with_name("products.h")
 WRITER = Path(__file__).read_text(encoding="utf-8")
-
-BRGEMM = "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb"
-"""`void at::native::cpublas::brgemm(long, …, const float*, const float*, float*, bool)`."""
 
 OPERATORS = library.Library("gumbelrl", "FRAGMENT")
 
@@ -56,18 +49,13 @@ def multiplies(target: Any) -> bool:
 
 @cache
 def available() -> bool:
-    """Return whether this torch has the kernels, for this processor, and an inductor that can call them.
+    """Return whether the kernels suit this processor, and this torch's inductor can call them.
 
-    A processor without AVX-512 has kernels too; they were not measured.
+    They count on 32 registers of 16 numbers each: AVX-512.
     """
     from torch._inductor import config
 
-    try:
-        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    except OSError:  # not Linux
-        return False
-    vectors = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return vectors and hasattr(torch_cpu, BRGEMM) and hasattr(config, "cpp_wrapper")
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(config, "cpp_wrapper")
 
 
 def _relu(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
@@ -134,7 +122,8 @@ def _lowering(source: str, called: str) -> Callable[..., Any]:
         def codegen(self, wrapper: Any) -> None:
             if not V.graph.cpp_wrapper:  # inductor has been told otherwise than by us
                 raise RuntimeError("these products are written in C++ only")
-            if not all(_in_lines(each) for each in self.inputs[:2]) or not all(map(_by_rows, self.inputs[2:])):
+            _, b, *others = self.inputs
+            if not _in_lines(b) or not all(map(_by_rows, others)):
                 raise RuntimeError("inductor has changed how the factors of a product lie in memory")
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
@@ -148,14 +137,14 @@ def _lowering(source: str, called: str) -> Callable[..., Any]:
         if called == "bmm_and_sum":
             members, rows, columns = layout.size
             layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows + 1, columns])
-        factors = [_laid_out(each, _in_lines) for each in (a, b)]
-        inputs = [*factors, *(_laid_out(realize_inputs(each), _by_rows) for each in others)]
+        others = [_laid_out(realize_inputs(each), _by_rows) for each in others]
+        inputs = [_laid_out(a), _laid_out(b, _in_lines), *others]
         return ir.TensorBox.create(Product(layout=layout, inputs=inputs, python_kernel_name="extern_kernels.bmm"))
 
     return lowered
 
 
-def _laid_out(node: Any, fits: Callable[[Any], bool]) -> Any:
+def _laid_out(node: Any, fits: Callable[[Any], bool] = lambda _: True) -> Any:
     """Return one of inductor's nodes, to stay as it lies in memory if that fits, or else a copy."""
     from torch._inductor import ir
 
@@ -169,9 +158,8 @@ def _by_rows(node: Any) -> bool:
 
 
 def _in_lines(node: Any) -> bool:
-    """Return whether the matrices of one of inductor's nodes lie row by row or column by column."""
-    (_, rows, columns), (_, next_row, next_column) = _numbers(node.get_size()), _numbers(node.get_stride())
-    return next_row == 1 or (next_column == 1 and (rows == 1 or next_row >= columns))
+    """Return whether the rows of the matrices of one of inductor's nodes are contiguous, or their columns."""
+    return 1 in _numbers(node.get_stride())[1:]
 
 
 def _in_memory(node: Any) -> str:

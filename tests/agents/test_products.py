@@ -147,4 +147,4 @@ def test_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_source_is_another_operator() -> None:
     """Inductor would otherwise find what it wrote with the source before."""
     source = products.SOURCE.read_text(encoding="utf-8")
-    assert products.operator(source) == products.operator(source) != products.operator(source + "// changed")
+    assert products.operators(source) == products.operators(source) != products.operators(source + "// changed")
