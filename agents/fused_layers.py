@@ -8,7 +8,8 @@ more where members are many and arrays go to a far cache. `products.py` has oper
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,33 +32,51 @@ def fuse_layers(graph: GraphModule) -> None:
         graph: with the products of `decompositions.on_cpu`, and values for its nodes.
     """
     if any(_is_product(node) for node in graph.graph.nodes):  # which are float32 on a CPU then
+        _drop_aliases(graph)
         for node in list(graph.graph.nodes):
             if node.target in FORWARD:
                 _fuse_forward(graph, node)
             elif node.target in BACKWARD:
                 _fuse_backward(graph, node)
-            elif node.target == aten.sum.dim_IntList:
-                _fuse_sum(graph, node)
+            elif node.target == aten.silu.default:
+                _fuse_normalised(graph, node)
+        for node in graph.graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
+            _fuse_sum(graph, node)
     for node in graph.graph.find_nodes(op="call_function", target=aten.tanh.default):
         _write_out(graph, node)
+
+
+def _drop_aliases(graph: GraphModule) -> None:
+    """Have what is an alias of another node taken for that one, but where it is returned."""
+    for node in list(graph.graph.nodes):
+        if node.target in (aten.detach.default, aten.alias.default):
+            node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: user.op != "output")
+            if not node.users:
+                graph.graph.erase_node(node)
 
 
 def _is_product(node: Any) -> bool:
     return isinstance(node, Node) and products.multiplies(node.target)
 
 
+def _is_layer(total: Any) -> bool:
+    """Return whether a node is the sum of a product, which nobody else takes, and a bias."""
+    if not isinstance(total, Node) or total.target != aten.add.Tensor or total.kwargs:
+        return False
+    product, bias = total.args
+    if not _is_product(product) or len(product.users) > 1 or not isinstance(bias, Node):
+        return False
+    members, _, columns = product.meta["val"].shape
+    return bias.meta["val"].shape == (members, 1, columns) and _is_like(bias, product)
+
+
 def _fuse_forward(graph: GraphModule, activated: Node) -> None:
     """activation(product + bias)"""
     total = activated.args[0]
-    if not (isinstance(total, Node) and total.target == aten.add.Tensor and len(total.users) == 1):
-        return
-    product, bias = total.args
-    if total.kwargs or not _is_product(product) or len(product.users) > 1 or not isinstance(bias, Node):
-        return
-    members, _, columns = product.meta["val"].shape
-    if bias.meta["val"].shape == (members, 1, columns) and _is_like(bias, product):
+    if _is_layer(total) and len(total.users) == 1:
+        product, bias = total.args
         _replace(graph, activated, FORWARD[activated.target], *product.args, bias)
-        _remove(graph, total, product)
+        _remove(graph, activated, total, product)
 
 
 def _fuse_backward(graph: GraphModule, slope: Node) -> None:
@@ -67,7 +86,81 @@ def _fuse_backward(graph: GraphModule, slope: Node) -> None:
         return
     if activated.meta["val"].shape == product.meta["val"].shape and _is_like(activated, product):
         _replace(graph, slope, BACKWARD[slope.target], *product.args, activated)
-        _remove(graph, product)
+        _remove(graph, slope, product)
+
+
+def _fuse_normalised(graph: GraphModule, activated: Node) -> None:
+    """silu(normalised(product + bias)), and the way back to the sum, where there is one"""
+    layer = _Normalised.of(activated)
+    if layer is None or not all(_is_product(user) or user.target == aten.transpose.int for user in activated.users):
+        return
+    product, bias = layer.total.args
+    back = layer.backward
+    inputs = (*product.args, bias, layer.epsilon)
+    if back is None:
+        _replace(graph, activated, "bmm_norm_silu", *inputs)
+    else:
+        columns = product.meta["val"].shape[2]
+        kept = _replace(graph, activated, "bmm_norm_silu_kept", *inputs, part=(2, 0, columns))
+        _replace(graph, back.slope, "bmm_norm_silu_backward", *back.product.args, kept)
+        _remove(graph, *list(back.norm.users), back.norm, back.activation, back.product)
+    _remove(graph, activated, *layer.statistics, layer.norm, layer.total, product)
+
+
+class _Back(NamedTuple):
+    """The way back: a product, by the slope of SiLU, by that of what normalises; of its results the first alone."""
+
+    product: Node
+    activation: Node
+    norm: Node
+    slope: Node
+
+    @classmethod
+    def of(cls, slope: Node) -> _Back | None:
+        """Return the way back from `slope`'s on, which is SiLU's, if it has no other users between."""
+        product, users = slope.args[0], list(slope.users)
+        if not _is_product(product) or len(product.users) > 1 or len(users) != 1:
+            return None
+        (norm,) = users
+        if norm.target != aten.native_layer_norm_backward.default or norm.args[0] is not slope:
+            return None
+        used = [user for user in norm.users if user.users]
+        if len(used) != 1 or used[0].args[1] != 0:
+            return None
+        return cls(product, slope, norm, used[0])
+
+
+class _Normalised(NamedTuple):
+    """A sum, what normalises it, of that the results that are taken, and the way back."""
+
+    total: Node
+    norm: Node
+    statistics: list[Node]
+    epsilon: float
+    backward: _Back | None
+
+    @classmethod
+    def of(cls, activated: Node) -> _Normalised | None:
+        """Return the layer that ends in `activated`, if nobody else takes what is between."""
+        normalised = activated.args[0]
+        if normalised.target is not operator.getitem or normalised.args[1] != 0:
+            return None
+        norm = normalised.args[0]
+        if norm.target != aten.native_layer_norm.default:
+            return None
+        total, shape, weight, bias, epsilon = norm.args
+        if len(shape) != 1 or weight is not None or bias is not None or not _is_layer(total):
+            return None
+        statistics = list(norm.users)
+        slopes = [user for user in normalised.users if user.target == aten.silu_backward.default]
+        back = _Back.of(slopes[0]) if len(slopes) == 1 else None
+        if (slopes and back is None) or len(normalised.users) != 1 + len(slopes):
+            return None
+        taking = {norm} if back is None else {norm, back.norm}
+        others = {user for each in statistics if each is not normalised for user in each.users}
+        if set(total.users) != taking or not others <= taking:
+            return None
+        return cls(total, norm, statistics, epsilon, back)
 
 
 def _fuse_sum(graph: GraphModule, total: Node) -> None:
@@ -78,8 +171,8 @@ def _fuse_sum(graph: GraphModule, total: Node) -> None:
     for product in slopes.users:
         if _is_product(product) and product.args[1] is slopes and product < total:
             rows = product.meta["val"].shape[1]
-            both = _replace(graph, product, "bmm_and_sum", *product.args, rows=slice(0, rows))
-            _rows_of(graph, both, slice(rows, rows + 1), total)
+            both = _replace(graph, product, "bmm_and_sum", *product.args, part=(1, 0, rows))
+            _take_part(graph, both, (1, rows, rows + 1), total)
             _remove(graph, total, product)
             return
 
@@ -90,26 +183,25 @@ def _is_like(node: Node, product: Node) -> bool:
     return isinstance(value, Tensor) and (value.dtype, value.device) == (other.dtype, other.device)
 
 
-def _replace(graph: GraphModule, node: Node, name: str, *inputs: Any, rows: slice | None = None) -> Node:
-    """Have an operator, or some rows of what it returns, in the place of a node; return the operator's."""
-    operator = products.ours()[name]
+def _replace(graph: GraphModule, node: Node, name: str, *inputs: Any, part: tuple[int, int, int] | None = None) -> Node:
+    """Have an operator, or a part of what it returns, taken in the place of a node; return the operator's."""
+    called = products.ours()[name]
     with graph.graph.inserting_before(node):
-        new = graph.graph.call_function(operator, inputs)
-    new.meta["val"] = operator(*(each.meta["val"] for each in inputs))
-    if rows is None:
+        new = graph.graph.call_function(called, inputs)
+    new.meta["val"] = called(*(each.meta["val"] if isinstance(each, Node) else each for each in inputs))
+    if part is None:
         node.replace_all_uses_with(new)
-        graph.graph.erase_node(node)
     else:
-        _rows_of(graph, new, rows, node)
+        _take_part(graph, new, part, node)
     return new
 
 
-def _rows_of(graph: GraphModule, matrix: Node, rows: slice, node: Node) -> None:
-    """Have some rows of a matrix in the place of a node."""
+def _take_part(graph: GraphModule, whole: Node, part: tuple[int, int, int], node: Node) -> None:
+    """Have a part of `whole`, along a dimension from a place to another, taken in the place of a node."""
     with graph.graph.inserting_before(node):
-        part = graph.graph.call_function(aten.slice.Tensor, (matrix, 1, rows.start, rows.stop))
-    part.meta["val"] = matrix.meta["val"][:, rows]
-    node.replace_all_uses_with(part)
+        new = graph.graph.call_function(aten.slice.Tensor, (whole, *part))
+    new.meta["val"] = whole.meta["val"].narrow(part[0], part[1], part[2] - part[1])
+    node.replace_all_uses_with(new)
 
 
 def _remove(graph: GraphModule, *nodes: Node) -> None:

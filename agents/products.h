@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <type_traits>
 #include <vector>
 
@@ -198,6 +199,11 @@ Vector polynomial(const Vector& x, const float (&coefficients)[COUNT]) {  // by 
   return value;
 }
 
+inline Vector tanh_of(const Vector& x) {
+  const Vector within = at::vec::clamp(x, Vector(-LARGEST), Vector(LARGEST)), square = within * within;
+  return within * polynomial(square, NUMERATOR) / polynomial(square, DENOMINATOR);
+}
+
 // What follows is named as the operators are: see products.py.
 
 inline void bmm_relu(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias) {
@@ -205,10 +211,7 @@ inline void bmm_relu(const Matrices& out, const Matrices& a, const Matrices& b, 
 }
 
 inline void bmm_tanh(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias) {
-  bmm(out, a, b, bias, [](const Vector& x, const Vector& bias) {
-    const Vector within = at::vec::clamp(x + bias, Vector(-LARGEST), Vector(LARGEST)), square = within * within;
-    return within * polynomial(square, NUMERATOR) / polynomial(square, DENOMINATOR);
-  });
+  bmm(out, a, b, bias, [](const Vector& x, const Vector& bias) { return tanh_of(x + bias); });
 }
 
 inline void bmm_relu_backward(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& activated) {

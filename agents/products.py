@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.nn import functional
 
 from gumbelrl.agents.rational_tanh import tanh_in_cpp
 
-SOURCE = Path(__file__).with_name("products.h")
+SOURCES = [Path(__file__).with_name(name) for name in ("products.h", "normalised_layers.h")]
 WRITER = Path(__file__).read_text(encoding="utf-8")
 
 OPERATORS = library.Library("gumbelrl", "FRAGMENT")
@@ -39,7 +40,7 @@ def fastest_bmm(a: Tensor, b: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 def ours() -> dict[str, Any]:
     """Return the operators, by the names in `MEANINGS`."""
-    return operators(SOURCE.read_text(encoding="utf-8"))
+    return operators("\n".join(each.read_text(encoding="utf-8") for each in SOURCES))
 
 
 def multiplies(target: Any) -> bool:
@@ -74,21 +75,44 @@ def _tanh_backward(a: Tensor, b: Tensor, activated: Tensor) -> Tensor:
     return torch.bmm(a, b) * (1.0 - activated.square())
 
 
+def _norm_silu(a: Tensor, b: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    return functional.silu(functional.layer_norm(torch.bmm(a, b) + bias, b.shape[2:], eps=epsilon))
+
+
+def _norm_silu_kept(a: Tensor, b: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    normalised, _, scale = torch.native_layer_norm(torch.bmm(a, b) + bias, b.shape[2:], None, None, epsilon)
+    return torch.cat([functional.silu(normalised), normalised, scale.expand(-1, -1, BESIDE)], dim=2)
+
+
+def _norm_silu_backward(a: Tensor, b: Tensor, kept: Tensor) -> Tensor:
+    normalised, scale = kept[..., b.shape[2] : -BESIDE], kept[..., -1:]
+    slope = torch.ops.aten.silu_backward(torch.bmm(a, b), normalised)
+    along = (slope * normalised).mean(2, keepdim=True)
+    return (slope - slope.mean(2, keepdim=True) - normalised * along) * scale
+
+
 def _and_sum(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([torch.bmm(a, b), b.sum(1, keepdim=True)], dim=1)
 
 
-MEANINGS: dict[str, Callable[..., Tensor]] = {
-    "bmm": torch.bmm,
-    "bmm_relu": _relu,
-    "bmm_tanh": _tanh,
-    "bmm_relu_backward": _relu_backward,
-    "bmm_tanh_backward": _tanh_backward,
-    "bmm_and_sum": _and_sum,
+MEANINGS: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "bmm": ("", torch.bmm),
+    "bmm_relu": ("Tensor bias", _relu),
+    "bmm_tanh": ("Tensor bias", _tanh),
+    "bmm_relu_backward": ("Tensor activated", _relu_backward),
+    "bmm_tanh_backward": ("Tensor activated", _tanh_backward),
+    "bmm_norm_silu": ("Tensor bias, float epsilon", _norm_silu),
+    "bmm_norm_silu_kept": ("Tensor bias, float epsilon", _norm_silu_kept),
+    "bmm_norm_silu_backward": ("Tensor kept", _norm_silu_backward),
+    "bmm_and_sum": ("", _and_sum),
 }
-"""What each operator computes of `a` `[member, row, inner]` and `b` `[member, inner, column]`, all float32, and of a third:
-a bias `[member, 1, column]` to add before the activation, or what the activation had returned, `[member, row, column]`,
-to multiply its slope by. `bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias."""
+"""What else each operator takes, and what it computes; of matrices that are float32 all: `a` `[member, row, inner]`, `b`
+`[member, inner, column]`, a bias `[member, 1, column]` to add, and what an activation returned, by whose slope to multiply.
+
+`bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias. `bmm_norm_silu_kept` has beside
+what it returns what was normalised, and what its deviations were multiplied by, in the first of `BESIDE` columns."""
+
+BESIDE = 16
 
 
 @cache
@@ -99,12 +123,11 @@ def operators(source: str) -> dict[str, Any]:
     """
     from torch._inductor.lowering import register_lowering
 
-    source = tanh_in_cpp() + source
+    source = f"namespace gumbelrl {{ constexpr int64_t BESIDE = {BESIDE}; }}\n{tanh_in_cpp()}{source}"
     version, found = hashlib.sha256((source + WRITER).encode()).hexdigest()[:8], {}
-    for called, meaning in MEANINGS.items():
+    for called, (rest, meaning) in MEANINGS.items():
         name = f"{called}_{version}"
-        third = {"bmm": "", "bmm_and_sum": ""}.get(called, ", Tensor other")
-        OPERATORS.define(f"{name}(Tensor a, Tensor b{third}) -> Tensor")
+        OPERATORS.define(f"{name}({', '.join(filter(None, ('Tensor a, Tensor b', rest)))}) -> Tensor")
         OPERATORS.impl(name, meaning, "CompositeExplicitAutograd")
         library.register_fake(f"gumbelrl::{name}", meaning, lib=OPERATORS)
         found[called] = getattr(torch.ops.gumbelrl, name).default
@@ -128,18 +151,26 @@ def _lowering(source: str, called: str) -> Callable[..., Any]:
             if not getattr(wrapper, "has_products", False):
                 wrapper.header.splice(source)
                 wrapper.has_products = True
-            matrices = ", ".join(_in_memory(each) for each in (self, *self.inputs))
+            matrices = ", ".join([*(_in_memory(each) for each in (self, *self.inputs)), *map(str, self.constant_args)])
             named = f'RAIIAtenRecordFunctionHandle named("gumbelrl::{called}", nullptr); '
             wrapper.writeline(f"{{ {named * config.cpp.enable_kernel_profile}gumbelrl::{called}({matrices}); }}")
 
     def lowered(a: Any, b: Any, *others: Any) -> Any:
         *_, layout, a, b = mm_args(a, b)
+        members, rows, columns = layout.size
         if called == "bmm_and_sum":
-            members, rows, columns = layout.size
             layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows + 1, columns])
-        others = [_laid_out(realize_inputs(each), _by_rows) for each in others]
-        inputs = [_laid_out(a), _laid_out(b, _in_lines), *others]
-        return ir.TensorBox.create(Product(layout=layout, inputs=inputs, python_kernel_name="extern_kernels.bmm"))
+        elif called == "bmm_norm_silu_kept":
+            layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows, 2 * columns + BESIDE])
+        tensors = [_laid_out(realize_inputs(each), _by_rows) for each in others if not isinstance(each, float)]
+        return ir.TensorBox.create(
+            Product(
+                layout=layout,
+                inputs=[_laid_out(a), _laid_out(b, _in_lines), *tensors],
+                constant_args=[each for each in others if isinstance(each, float)],
+                python_kernel_name="extern_kernels.bmm",
+            )
+        )
 
     return lowered
 

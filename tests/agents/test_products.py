@@ -146,5 +146,5 @@ def test_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_source_is_another_operator() -> None:
     """Inductor would otherwise find what it wrote with the source before."""
-    source = products.SOURCE.read_text(encoding="utf-8")
+    source = products.SOURCES[0].read_text(encoding="utf-8")
     assert products.operators(source) == products.operators(source) != products.operators(source + "// changed")
