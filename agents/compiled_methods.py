@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gumbelrl.agents.decompositions import on_cpu, settle
-from gumbelrl.agents.fused_layers import fuse_layers
 from gumbelrl.agents.errors import RunError
+from gumbelrl.agents.fused_layers import fuse_layers
 from gumbelrl.agents.held_state import Place, tensors_of
 from gumbelrl.agents.loops import Call, Loop, Take
 from gumbelrl.agents.networks import FlatParameters

@@ -1,9 +1,9 @@
 """A network's layers as single operators in a graph: what it does with a product is done while that is in a cache.
 
 A hidden layer is a product, the sum with its bias, and the activation; backward a product and the slope of the
-activation, and for its weights a product and the sum of its second factor, which is the gradient of the bias. Apart, each
-is a loop over [member, batch, unit] with an array of its own: together they take a quarter of an update of `sac`, and
-more where members are many and arrays go to a far cache. `products.py` has operators that do both.
+activation, and for its weights a product and the sum of its second factor, which is the gradient of the bias. Apart,
+each is a loop over [member, batch, unit] with an array of its own: together a sixth of an update of `sac`, a quarter
+where members are many and arrays in a far cache. `products.py` has operators that do both.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _is_layer(total: Any) -> bool:
     """Return whether a node is the sum of a product, which nobody else takes, and a bias."""
     if not isinstance(total, Node) or total.target != aten.add.Tensor or total.kwargs:
         return False
+    product: Any
+    bias: Any
     product, bias = total.args
     if not _is_product(product) or len(product.users) > 1 or not isinstance(bias, Node):
         return False
@@ -70,7 +72,7 @@ def _is_layer(total: Any) -> bool:
     return bias.meta["val"].shape == (members, 1, columns) and _is_like(bias, product)
 
 
-def _fuse_forward(graph: GraphModule, activated: Node) -> None:
+def _fuse_forward(graph: GraphModule, activated: Any) -> None:
     """activation(product + bias)"""
     total = activated.args[0]
     if _is_layer(total) and len(total.users) == 1:
@@ -79,8 +81,8 @@ def _fuse_forward(graph: GraphModule, activated: Node) -> None:
         _remove(graph, activated, total, product)
 
 
-def _fuse_backward(graph: GraphModule, slope: Node) -> None:
-    """product · activation'"""
+def _fuse_backward(graph: GraphModule, slope: Any) -> None:
+    """Product · activation'"""
     product, activated, *threshold = slope.args
     if threshold not in ([], [0]) or not _is_product(product) or len(product.users) > 1:
         return
@@ -89,7 +91,7 @@ def _fuse_backward(graph: GraphModule, slope: Node) -> None:
         _remove(graph, slope, product)
 
 
-def _fuse_normalised(graph: GraphModule, activated: Node) -> None:
+def _fuse_normalised(graph: GraphModule, activated: Any) -> None:
     """silu(normalised(product + bias)), and the way back to the sum, where there is one"""
     layer = _Normalised.of(activated)
     if layer is None or not all(_is_product(user) or user.target == aten.transpose.int for user in activated.users):
@@ -110,13 +112,13 @@ def _fuse_normalised(graph: GraphModule, activated: Node) -> None:
 class _Back(NamedTuple):
     """The way back: a product, by the slope of SiLU, by that of what normalises; of its results the first alone."""
 
-    product: Node
-    activation: Node
-    norm: Node
-    slope: Node
+    product: Any
+    activation: Any
+    norm: Any
+    slope: Any
 
     @classmethod
-    def of(cls, slope: Node) -> _Back | None:
+    def of(cls, slope: Any) -> _Back | None:
         """Return the way back from `slope`'s on, which is SiLU's, if it has no other users between."""
         product, users = slope.args[0], list(slope.users)
         if not _is_product(product) or len(product.users) > 1 or len(users) != 1:
@@ -133,14 +135,14 @@ class _Back(NamedTuple):
 class _Normalised(NamedTuple):
     """A sum, what normalises it, of that the results that are taken, and the way back."""
 
-    total: Node
-    norm: Node
-    statistics: list[Node]
+    total: Any
+    norm: Any
+    statistics: list[Any]
     epsilon: float
     backward: _Back | None
 
     @classmethod
-    def of(cls, activated: Node) -> _Normalised | None:
+    def of(cls, activated: Any) -> _Normalised | None:
         """Return the layer that ends in `activated`, if nobody else takes what is between."""
         normalised = activated.args[0]
         if normalised.target is not operator.getitem or normalised.args[1] != 0:
@@ -163,8 +165,8 @@ class _Normalised(NamedTuple):
         return cls(total, norm, statistics, epsilon, back)
 
 
-def _fuse_sum(graph: GraphModule, total: Node) -> None:
-    """product of a turned batch and `slopes`, and sum of `slopes` over the batch"""
+def _fuse_sum(graph: GraphModule, total: Any) -> None:
+    """Product of a turned batch and `slopes`, and sum of `slopes` over the batch"""
     slopes, dimensions, *keeps = total.args
     if (dimensions, keeps) != ([1], [True]) or total.kwargs:
         return
@@ -209,7 +211,7 @@ def _remove(graph: GraphModule, *nodes: Node) -> None:
         graph.graph.erase_node(node)
 
 
-def _write_out(graph: GraphModule, node: Node) -> None:
+def _write_out(graph: GraphModule, node: Any) -> None:
     """Have arithmetic in the place of a `tanh`."""
     (argument,) = node.args
     if argument.meta["val"].dtype != torch.float32 or argument.meta["val"].device.type != "cpu":

@@ -1,9 +1,9 @@
-"""Products of float32 matrices for graphs that a CPU computes, and what a network does with them, by kernels of our own.
+"""Products of float32 matrices in graphs that a CPU computes, and what networks do with them, by kernels of our own.
 
 `torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
-as they lie, and need a third of its time for 4 × 64 × 64 and three quarters for 256 × 64 × 64 (benchmarks/products.py). What
-a network does with each product is done while it is in registers: see `fused_layers.py`, which puts these operators into
-graphs.
+as they lie, and need a third of its time for 4 × 64 × 64 and three quarters for 256 × 64 × 64 (benchmarks/products.py).
+What a network does with a product is done while it is in registers or the nearest cache: see `fused_layers.py`, which
+puts these operators into graphs.
 """
 
 from __future__ import annotations
@@ -106,11 +106,12 @@ MEANINGS: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "bmm_norm_silu_backward": ("Tensor kept", _norm_silu_backward),
     "bmm_and_sum": ("", _and_sum),
 }
-"""What else each operator takes, and what it computes; of matrices that are float32 all: `a` `[member, row, inner]`, `b`
-`[member, inner, column]`, a bias `[member, 1, column]` to add, and what an activation returned, by whose slope to multiply.
+"""What else each operator takes, and what it computes. Matrices are float32: `a` `[member, row, inner]`, `b`
+`[member, inner, column]`, a bias `[member, 1, column]` to add, and what an activation returned, by whose slope to
+multiply.
 
-`bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias. `bmm_norm_silu_kept` has beside
-what it returns what was normalised, and what its deviations were multiplied by, in the first of `BESIDE` columns."""
+`bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias. `bmm_norm_silu_kept` has what
+was normalised beside its result, and what the deviations were multiplied by, in each of `BESIDE` columns."""
 
 BESIDE = 16
 
@@ -138,7 +139,8 @@ def operators(source: str) -> dict[str, Any]:
 def _lowering(source: str, called: str) -> Callable[..., Any]:
     """Return how inductor is to write an operator: as a call of the source's function of that name."""
     from torch._inductor import config, ir
-    from torch._inductor.kernel.mm_common import mm_args, realize_inputs
+    from torch._inductor.kernel.mm_common import mm_args
+    from torch._inductor.select_algorithm import realize_inputs
     from torch._inductor.virtualized import V
 
     class Product(ir.ExternKernelOut):

@@ -1,13 +1,10 @@
-"""`tanh` as a quotient of two polynomials: a fifth of the time of torch's vector library, for graphs that a CPU computes.
+"""`tanh` as a quotient of two polynomials, for graphs that a CPU computes: a fifth of the time of torch's own.
 
 By Eigen's `generic_fast_tanh_float`: x P(x²) / Q(x²) within ±LARGEST, where it rounds to ±1.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 LARGEST = 7.90531110763549805
@@ -20,10 +17,8 @@ NUMERATOR = (
 DENOMINATOR = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 
 
-def tanh(x: Tensor) -> Any:
-    """Return `tanh`, to a few units in the last place; of other numbers than float32 `NotImplemented`."""
-    if x.dtype != torch.float32:
-        return NotImplemented
+def tanh(x: Tensor) -> Tensor:
+    """Return `tanh` of float32 numbers, to a few units in the last place."""
     x = x.clamp(-LARGEST, LARGEST)
     square = x * x
     return x * _polynomial(square, NUMERATOR) / _polynomial(square, DENOMINATOR)

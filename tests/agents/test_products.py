@@ -1,4 +1,4 @@
-"""Products of compiled graphs by oneDNN's kernels, against products in float64."""
+"""Products of compiled graphs by kernels of our own, against products in float64."""
 
 from __future__ import annotations
 
