@@ -102,8 +102,8 @@ def _fuse_normalised(graph: GraphModule, activated: Any) -> None:
     if back is None:
         _replace(graph, activated, "bmm_norm_silu", *inputs)
     else:
-        columns = product.meta["val"].shape[2]
-        kept = _replace(graph, activated, "bmm_norm_silu_kept", *inputs, part=(2, 0, columns))
+        rows = product.meta["val"].shape[1]
+        kept = _replace(graph, activated, "bmm_norm_silu_kept", *inputs, part=(1, 0, rows))
         _replace(graph, back.slope, "bmm_norm_silu_backward", *back.product.args, kept)
         _remove(graph, *list(back.norm.users), back.norm, back.activation, back.product)
     _remove(graph, activated, *layer.statistics, layer.norm, layer.total, product)

@@ -72,12 +72,12 @@ void multiply_rows(const Matrices& out, const Matrices& a, const Matrices& b, co
   }
 }
 
-// out [member, row, column or more] = silu(normalised(out + bias)). With KEPT beside it, in as many columns again, what was
-// normalised, and in those after them by what the deviations were multiplied.
+// out [member, row, column] = silu(normalised(out + bias)). With KEPT in as many rows below it what was normalised, and in
+// those below them by what the deviations were multiplied, one number after another.
 template <bool KEPT>
 struct Normalise {
   const Matrices &out, &bias;
-  int64_t columns;
+  int64_t height, columns;
   float epsilon;
 
   template <int ROWS>
@@ -110,25 +110,24 @@ struct Normalise {
       for (int i = 0; i < ROWS; i++) {
         float* to = row + i * down + at;
         const Vector x = (Vector::loadu(to, wide) - Vector(mean[i])) * Vector(scale[i]);
-        if (KEPT) x.store(to + columns, wide);
+        if (KEPT) x.store(to + height * down, wide);
         (x * logistic(x)).store(to, wide);
       }
     });
-    if (KEPT)
-      for (int i = 0; i < ROWS; i++) std::fill_n(row + i * down + 2 * columns, BESIDE, scale[i]);
+    if (KEPT) std::copy_n(scale, ROWS, out.at(member, 2 * height, 0) + first);
   }
 };
 
 // From slopes by what SiLU returned to slopes by what was normalised; `kept` as above.
 struct Back {
   const Matrices &out, &kept;
-  int64_t columns;
+  int64_t height, columns;
 
   template <int ROWS>
   void rows(int64_t member, int64_t first) const {
     const int64_t down = out.strides[1], kept_down = kept.strides[1];
     float *row = out.at(member, first, 0), mean[ROWS], along_x[ROWS];
-    const float* normalised = kept.at(member, first, columns);
+    const float *normalised = kept.at(member, height + first, 0), *scale = kept.at(member, 2 * height, 0) + first;
     Sums<ROWS> sums, products;
     along(columns, [&](int64_t at, int64_t wide) {
 #pragma GCC unroll 4
@@ -148,7 +147,7 @@ struct Back {
         float* to = row + i * down + at;
         const float* from = normalised + i * kept_down;
         const Vector apart = Vector::loadu(to, wide) - Vector(mean[i]) - Vector::loadu(from + at, wide) * Vector(along_x[i]);
-        (apart * Vector(from[columns])).store(to, wide);
+        (apart * Vector(scale[i])).store(to, wide);
       }
     });
   }
@@ -157,16 +156,19 @@ struct Back {
 // What follows is named as the operators are: see products.py.
 
 inline void bmm_norm_silu(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias, float epsilon) {
-  multiply_rows(out, a, b, Normalise<false>{out, bias, b.sizes[2], epsilon});
+  multiply_rows(out, a, b, Normalise<false>{out, bias, a.sizes[1], b.sizes[2], epsilon});
 }
 
 inline void bmm_norm_silu_kept(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias,
                                float epsilon) {
-  multiply_rows(out, a, b, Normalise<true>{out, bias, b.sizes[2], epsilon});
+  const int64_t rows = a.sizes[1];
+  multiply_rows(out, a, b, Normalise<true>{out, bias, rows, b.sizes[2], epsilon});
+  for (int64_t member = 0; member < a.sizes[0]; member++)
+    std::fill(out.at(member, 2 * rows, 0) + rows, out.at(member, out.sizes[1], 0), 0.f);
 }
 
 inline void bmm_norm_silu_backward(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& kept) {
-  multiply_rows(out, a, b, Back{out, kept, b.sizes[2]});
+  multiply_rows(out, a, b, Back{out, kept, a.sizes[1], b.sizes[2]});
 }
 
 }  // namespace gumbelrl

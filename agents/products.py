@@ -81,11 +81,13 @@ def _norm_silu(a: Tensor, b: Tensor, bias: Tensor, epsilon: float) -> Tensor:
 
 def _norm_silu_kept(a: Tensor, b: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     normalised, _, scale = torch.native_layer_norm(torch.bmm(a, b) + bias, b.shape[2:], None, None, epsilon)
-    return torch.cat([functional.silu(normalised), normalised, scale.expand(-1, -1, BESIDE)], dim=2)
+    lines = functional.pad(scale.flatten(1), (0, -scale.shape[1] % b.shape[2]))
+    return torch.cat([functional.silu(normalised), normalised, lines.unflatten(1, (-1, b.shape[2]))], dim=1)
 
 
 def _norm_silu_backward(a: Tensor, b: Tensor, kept: Tensor) -> Tensor:
-    normalised, scale = kept[..., b.shape[2] : -BESIDE], kept[..., -1:]
+    rows = a.shape[1]
+    normalised, scale = kept[:, rows : 2 * rows], kept[:, 2 * rows :].flatten(1)[:, :rows, None]
     slope = torch.ops.aten.silu_backward(torch.bmm(a, b), normalised)
     along = (slope * normalised).mean(2, keepdim=True)
     return (slope - slope.mean(2, keepdim=True) - normalised * along) * scale
@@ -111,9 +113,7 @@ MEANINGS: dict[str, tuple[str, Callable[..., Tensor]]] = {
 multiply.
 
 `bmm_and_sum` has the sums over `b`'s rows below the product, for the gradient of a bias. `bmm_norm_silu_kept` has what
-was normalised beside its result, and what the deviations were multiplied by, in each of `BESIDE` columns."""
-
-BESIDE = 16
+was normalised below its result, and what the deviations of rows were multiplied by, one number after another."""
 
 
 @cache
@@ -124,7 +124,7 @@ def operators(source: str) -> dict[str, Any]:
     """
     from torch._inductor.lowering import register_lowering
 
-    source = f"namespace gumbelrl {{ constexpr int64_t BESIDE = {BESIDE}; }}\n{tanh_in_cpp()}{source}"
+    source = tanh_in_cpp() + source
     version, found = hashlib.sha256((source + WRITER).encode()).hexdigest()[:8], {}
     for called, (rest, meaning) in MEANINGS.items():
         name = f"{called}_{version}"
@@ -163,7 +163,7 @@ def _lowering(source: str, called: str) -> Callable[..., Any]:
         if called == "bmm_and_sum":
             layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows + 1, columns])
         elif called == "bmm_norm_silu_kept":
-            layout = ir.FixedLayout(layout.device, layout.dtype, [members, rows, 2 * columns + BESIDE])
+            layout = ir.FixedLayout(layout.device, layout.dtype, [members, 2 * rows + -(-rows // columns), columns])
         tensors = [_laid_out(realize_inputs(each), _by_rows) for each in others if not isinstance(each, float)]
         return ir.TensorBox.create(
             Product(

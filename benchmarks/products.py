@@ -1,9 +1,11 @@
-"""Products of matrices in compiled graphs: by small kernels, as they are, against `torch.bmm`, which is MKL's.
+"""Products of matrices in compiled graphs, and what networks do with them: by our kernels, and without.
 
-    python benchmarks/products.py        # about two minutes; writes benchmarks/results/products.json
+    python benchmarks/products.py        # about four minutes; writes benchmarks/results/products.json
 
-A graph holds the products of every one of six matrices with every one of six others, which share what it takes to call
-it. On one thread, both sides in turns, by the CPU time of this process; figures are medians.
+Products are compared with `torch.bmm`, which is MKL's. A graph holds the products of every one of six matrices with
+every one of six others, which share what it takes to call it. Layers are compared with the same products, each followed
+by a loop: a network of two hidden layers of 64 units, forward and back to the gradient of its weights. On one thread,
+both sides in turns, by the CPU time of this process; figures are medians.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from torch import Tensor
 
 from gumbelrl.agents import products
 from gumbelrl.agents.compiled_methods import CompiledMethod
+from gumbelrl.agents.networks import StackedMLP
+from gumbelrl.random import RandomStreams
 
 RESULTS = Path(__file__).parent / "results" / "products.json"
 MATRICES = 6
@@ -44,7 +49,21 @@ SIZES: dict[str, tuple[int, int, int, str]] = {
 }
 
 
-class Network:
+ROWS, INPUTS, OUTPUTS = 256, 4, 2
+
+# A network's options, and how many of it there are.
+NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
+    f"{name}{'' if members == 1 else f', {members} members'}": (options, members)
+    for members in (1, 10)
+    for name, options in {
+        "ReLU": {"activation": "relu", "layer_norm": False},
+        "tanh": {"activation": "tanh", "layer_norm": False},
+        "normalised, SiLU": {},
+    }.items()
+}
+
+
+class Products:
     """What has products to compile."""
 
     def __init__(self, by_columns: str) -> None:
@@ -61,17 +80,43 @@ def graphs(rows: int, inner: int, columns: int, by_columns: str) -> dict[str, Ca
     a, b = torch.randn(MATRICES, 1, rows, inner), torch.randn(MATRICES, 1, inner, columns)
     a, b = (each.mT.contiguous() if name in by_columns else each for name, each in (("a", a), ("b", b)))
     made: dict[str, Callable[[], Any]] = {}
-    for name, available in (("small", products.available()), ("mkl", False)):
-        method = CompiledMethod(Network(by_columns), "multiply")
+    for name, available in (("ours", products.available()), ("mkl", False)):
+        method = CompiledMethod(Products(by_columns), "multiply")
         with patch.object(products, "available", return_value=available):
             method(a, b)
         made[name] = partial(method, a, b)
     return made
 
 
-def measure(size: tuple[int, int, int, str], *, repeats: int) -> dict[str, float]:
-    """Return the microseconds of a product on each side."""
-    sides = graphs(*size)
+class Network:
+    """What has a network to compile."""
+
+    def __init__(self, members: int, **options: Any) -> None:
+        self.network = StackedMLP(RandomStreams(range(members)), INPUTS, OUTPUTS, **options)
+        self.names = [name for name, _ in self.network.named_parameters()]
+
+    def slopes(self, inputs: Tensor, by_outputs: Tensor, *parameters: Tensor) -> list[Tensor]:
+        given = [each.detach().requires_grad_() for each in parameters]
+        outputs = torch.func.functional_call(self.network, dict(zip(self.names, given, strict=True)), (inputs,))
+        return list(torch.autograd.grad((outputs * by_outputs).sum(), given))
+
+
+def networks(options: dict[str, Any], members: int) -> dict[str, Callable[[], Any]]:
+    """Return what calls the graph of each side."""
+    owner = Network(members, **options)
+    parameters = [each.detach() for each in owner.network.parameters()]
+    inputs, by_outputs = (torch.randn(members, ROWS, size) for size in (INPUTS, OUTPUTS))
+    made: dict[str, Callable[[], Any]] = {}
+    for name in ("ours", "apart"):
+        method = CompiledMethod(owner, "slopes", kept=[owner.network])
+        with patch.object(products, "multiplies", return_value=False) if name == "apart" else nullcontext():
+            method(inputs, by_outputs, *parameters)
+        made[name] = partial(method, inputs, by_outputs, *parameters)
+    return made
+
+
+def measure(sides: dict[str, Callable[[], Any]], *, repeats: int, shares: int) -> dict[str, float]:
+    """Return the microseconds of a share of each side's call."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats + 1):
         for name, call in list(sides.items())[:: 1 if repeat % 2 else -1]:
@@ -79,21 +124,25 @@ def measure(size: tuple[int, int, int, str], *, repeats: int) -> dict[str, float
             for _ in range(CALLS):
                 call()
             if repeat:  # the first is not counted
-                taken[name].append(1e6 * (time.process_time() - start) / CALLS / MATRICES**2)
+                taken[name].append(1e6 * (time.process_time() - start) / CALLS / shares)
     return {name: round(statistics.median(times), 3) for name, times in taken.items()}
 
 
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    lines = ["| product | rows × inner × columns | MKL, µs | small kernels, µs | ratio |", "|---|---|--:|--:|--:|"]
-    for name, found in results["found"].items():
+    lines = ["| product | rows × inner × columns | MKL, µs | ours, µs | ratio |", "|---|---|--:|--:|--:|"]
+    for name, found in results["products"].items():
         size = " × ".join(map(str, SIZES[name][:3]))
-        lines.append(f"| {name} | {size} | {found['mkl']:.2f} | {found['small']:.2f} | {_ratio(found):.2f} |")
+        lines.append(f"| {name} | {size} | {found['mkl']:.2f} | {found['ours']:.2f} | {_ratio(found):.2f} |")
+    lines += ["", "| network | products and loops, µs a member | layers, µs | ratio |", "|---|--:|--:|--:|"]
+    for name, found in results["networks"].items():
+        lines.append(f"| {name} | {found['apart']:.0f} | {found['ours']:.0f} | {_ratio(found):.2f} |")
     return "\n".join(lines)
 
 
 def _ratio(found: dict[str, float]) -> float:
-    return found["small"] / found["mkl"]
+    ours, theirs = found.values()
+    return ours / theirs
 
 
 def main() -> None:
@@ -104,12 +153,15 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if not products.available():
-        parser.exit(1, "this torch has no oneDNN kernels for this processor: both sides would be the same\n")
-    found = {}
+        parser.exit(1, "there are no kernels for this processor: both sides would be the same\n")
+    found: dict[str, dict[str, Any]] = {"products": {}, "networks": {}}
     for name, size in SIZES.items():
-        found[name] = measure(size, repeats=options.repeats)
-        print(f"{name}: {found[name]}, ratio {_ratio(found[name]):.2f}", flush=True)
-    options.output.write_text(json.dumps({**provenance(), "found": found}, indent=1) + "\n", encoding="utf-8")
+        found["products"][name] = measure(graphs(*size), repeats=options.repeats, shares=MATRICES**2)
+        print(f"{name}: {found['products'][name]}, ratio {_ratio(found['products'][name]):.2f}", flush=True)
+    for name, (network, members) in NETWORKS.items():
+        found["networks"][name] = measure(networks(network, members), repeats=options.repeats, shares=members)
+        print(f"{name}: {found['networks'][name]}, ratio {_ratio(found['networks'][name]):.2f}", flush=True)
+    options.output.write_text(json.dumps({**provenance(), **found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
