@@ -6,7 +6,7 @@ Measured on one thread of an EPYC (AVX-512, MKL), at 512 rows and 64 units:
   10 members of it 352. Turned round, and filled up to 4 columns, it takes 9 and 74.
 - `baddbmm` first copies the bias into all rows, 7 µs; added in the loop that comes after the product, it costs nothing.
 - `tanh` of torch's vector library takes 50 µs; a quotient of two polynomials 10 (`rational_tanh.py`).
-- MKL copies both matrices before it multiplies, which oneDNN's kernels do not: see `products.py`.
+- MKL copies both matrices before it multiplies, which kernels of our own do not: see `products.py`.
 - A number that a loop takes, such as a power of Adam's decays, is made anew in every turn of it: 16 of 24 µs for a step
   of 9,000 weights. Made before the loop, it is made once.
 """

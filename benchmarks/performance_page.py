@@ -117,7 +117,7 @@ PARTS: dict[str, Part] = {
         figure=("roofline.svg", "Bars: microseconds of each update, with its floor marked"),
         plot=roofline_plot,
     ),
-    "products": Part("python benchmarks/products.py", 2, products.table),
+    "products": Part("python benchmarks/products.py", 4, products.table),
     "environments": Part("python benchmarks/environments.py", 5, lambda results: environments.table(results["rows"])),
     "precision": Part("python benchmarks/precision.py", 1, precision.table),
     "gpu": Part("python benchmarks/gpu.py", 4, gpu.table),
