@@ -50,6 +50,7 @@ void multiply_rows(const Matrices& out, const Matrices& a, const Matrices& b, co
       for (int64_t at = 0; at < inner; at += AT_A_TIME) {
         const Part part = {
             .out = out.at(member, row, 0),
+            .total = nullptr,
             .a = a.at(member, row, at),
             .b = right + at * b_down,
             .other = nullptr,
@@ -72,8 +73,8 @@ void multiply_rows(const Matrices& out, const Matrices& a, const Matrices& b, co
   }
 }
 
-// out [member, row, column] = silu(normalised(out + bias)). With KEPT in as many rows below it what was normalised, and in
-// those below them by what the deviations were multiplied, one number after another.
+// out [member, row, column] = silu(normalised(out + bias)). With KEPT in as many rows below it what was normalised, and
+// in those below them by what the deviations were multiplied, one number after another.
 template <bool KEPT>
 struct Normalise {
   const Matrices &out, &bias;
@@ -146,20 +147,23 @@ struct Back {
       for (int i = 0; i < ROWS; i++) {
         float* to = row + i * down + at;
         const float* from = normalised + i * kept_down;
-        const Vector apart = Vector::loadu(to, wide) - Vector(mean[i]) - Vector::loadu(from + at, wide) * Vector(along_x[i]);
+        const Vector slanted = Vector::loadu(from + at, wide) * Vector(along_x[i]);
+        const Vector apart = Vector::loadu(to, wide) - Vector(mean[i]) - slanted;
         (apart * Vector(scale[i])).store(to, wide);
       }
     });
   }
 };
 
-// What follows is named as the operators are: see products.py.
+// What follows is named as the operators are: see products.py, and of templates products.h.
 
-inline void bmm_norm_silu(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias, float epsilon) {
+template <typename M>
+void bmm_norm_silu(const M& out, const M& a, const M& b, const M& bias, float epsilon) {
   multiply_rows(out, a, b, Normalise<false>{out, bias, a.sizes[1], b.sizes[2], epsilon});
 }
 
-inline void bmm_norm_silu_kept(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias,
+template <typename M>
+void bmm_norm_silu_kept(const M& out, const M& a, const M& b, const M& bias,
                                float epsilon) {
   const int64_t rows = a.sizes[1];
   multiply_rows(out, a, b, Normalise<true>{out, bias, rows, b.sizes[2], epsilon});
@@ -167,7 +171,8 @@ inline void bmm_norm_silu_kept(const Matrices& out, const Matrices& a, const Mat
     std::fill(out.at(member, 2 * rows, 0) + rows, out.at(member, out.sizes[1], 0), 0.f);
 }
 
-inline void bmm_norm_silu_backward(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& kept) {
+template <typename M>
+void bmm_norm_silu_backward(const M& out, const M& a, const M& b, const M& kept) {
   multiply_rows(out, a, b, Back{out, kept, a.sizes[1], b.sizes[2]});
 }
 

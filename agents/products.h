@@ -36,10 +36,11 @@ struct Nothing {  // that is done with each vector of a product and one of anoth
   Vector operator()(const Vector& x, const Vector&) const { return x; }
 };
 
-// A part of a product of two matrices, and of another one of that size. Rows of `b` are contiguous, those of `a` need not
-// be. `out` has a part of the sums already, if they are to go `further`.
+// A part of a product of two matrices, and of another one of that size. Rows of `b` are contiguous, those of `a` need
+// not be. `out` has a part of the products already, if they are to go `further`. The sum over the rows of `b` may go to
+// `total`.
 struct Part {
-  float* out;
+  float *out, *total;
   const float *a, *b, *other;
   int64_t out_down, a_down, a_next, b_down, other_down, rows, inner, columns;
   bool further;
@@ -47,20 +48,24 @@ struct Part {
   Part right(int64_t column) const {  // of it
     Part rest = *this;
     rest.out += column, rest.b += column, rest.other += column, rest.columns -= column;
+    if (total) rest.total += column;
     return rest;
   }
 };
 
-// So many rows and vectors of a part, which stay in registers while `a` and `b` are read; of a single vector perhaps not
-// all of it.
-template <int ROWS, int VECTORS, typename Each>
+// So many rows and vectors of a part, which stay in registers while `a` and `b` are read; of a single vector perhaps
+// not all of it.
+template <int ROWS, int VECTORS, bool TOTAL = false, typename Each>
 void block(const Part& part, int64_t row, const Each& each) {
   const int64_t wide = VECTORS > 1 ? Vector::size() : std::min<int64_t>(Vector::size(), part.columns);
   const auto load = [wide](const float* from) { return VECTORS > 1 ? Vector::loadu(from) : Vector::loadu(from, wide); };
   float* out = part.out + row * part.out_down;
   const float *a = part.a + row * part.a_down, *b = part.b, *other = part.other + row * part.other_down;
   const int64_t a_down = part.a_down, a_next = part.a_next, b_down = part.b_down;
-  Vector sums[ROWS][VECTORS], right[VECTORS];
+  Vector sums[ROWS][VECTORS], right[VECTORS], total[VECTORS];
+  if constexpr (TOTAL)
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++) total[j] = part.further ? load(part.total + j * Vector::size()) : Vector(0.f);
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 8
@@ -69,6 +74,9 @@ void block(const Part& part, int64_t row, const Each& each) {
   for (int64_t left = part.inner; left > 0; left--, a += a_next, b += b_down) {
 #pragma GCC unroll 8
     for (int j = 0; j < VECTORS; j++) right[j] = load(b + j * Vector::size());
+    if constexpr (TOTAL)
+#pragma GCC unroll 8
+      for (int j = 0; j < VECTORS; j++) total[j] = total[j] + right[j];
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 8
@@ -79,25 +87,32 @@ void block(const Part& part, int64_t row, const Each& each) {
 #pragma GCC unroll 8
     for (int j = 0; j < VECTORS; j++) {
       const int64_t at = j * Vector::size();
-      if constexpr (!std::is_same_v<Each, Nothing>) sums[i][j] = each(sums[i][j], load(other + i * part.other_down + at));
+      if constexpr (!std::is_same_v<Each, Nothing>)
+        sums[i][j] = each(sums[i][j], load(other + i * part.other_down + at));
       sums[i][j].store(out + i * part.out_down + at, wide);
     }
+  if constexpr (TOTAL)
+    for (int j = 0; j < VECTORS; j++) total[j].store(part.total + j * Vector::size(), wide);
 }
 
-template <int VECTORS, typename Each>
+template <int VECTORS, bool TOTAL, typename Each>
 void blocks(const Part& part, const Each& each) {
   int64_t row = 0;
+  if constexpr (TOTAL) {  // with the first rows, of which there are registers to spare
+    if (part.rows >= 4) block<4, VECTORS, true>(part, row, each), row = 4;
+    else block<1, VECTORS, true>(part, row, each), row = 1;
+  }
   for (; row + 6 <= part.rows; row += 6) block<6, VECTORS>(part, row, each);
   for (; row + 4 <= part.rows; row += 4) block<4, VECTORS>(part, row, each);
-  for (; row + 2 <= part.rows; row += 2) block<2, VECTORS>(part, row, each);
-  if (row < part.rows) block<1, VECTORS>(part, row, each);
+  for (; row < part.rows; row++) block<1, VECTORS>(part, row, each);
 }
 
-template <typename Each>
+template <bool TOTAL = false, typename Each>
 void compute(const Part& part, const Each& each) {
+  constexpr int64_t WIDE = 4 * Vector::size();
   int64_t column = 0;
-  for (; column + 4 * Vector::size() <= part.columns; column += 4 * Vector::size()) blocks<4>(part.right(column), each);
-  for (; column < part.columns; column += Vector::size()) blocks<1>(part.right(column), each);
+  for (; column + WIDE <= part.columns; column += WIDE) blocks<4, TOTAL>(part.right(column), each);
+  for (; column < part.columns; column += Vector::size()) blocks<1, TOTAL>(part.right(column), each);
 }
 
 // Write so many rows and columns of matrices that lie column by column row by row.
@@ -111,7 +126,11 @@ inline void turn(const float* from, int64_t apart, int64_t rows, int64_t columns
   }
 }
 
-template <typename Each>
+// out [member, row, column] = each(a [member, row, inner] b [member, inner, column], other [member, row or 1, column])
+//
+// The rows of `out` and `other` are contiguous, and a stride of rows or columns is 1 in `b`. With TOTAL the sums over
+// the rows of `b` are in one row more of `out`.
+template <bool TOTAL = false, typename Each>
 void multiply(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& other, const Each& each) {
   static thread_local std::vector<float> room;
   const int64_t rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
@@ -128,6 +147,7 @@ void multiply(const Matrices& out, const Matrices& a, const Matrices& b, const M
         }
         const Part part = {
             .out = out.at(member, 0, column),
+            .total = out.at(member, rows, column),
             .a = a.at(member, 0, at),
             .b = right,
             .other = other.at(member, 0, column),
@@ -141,15 +161,14 @@ void multiply(const Matrices& out, const Matrices& a, const Matrices& b, const M
             .columns = some,
             .further = at > 0,
         };
-        if (at + summed < inner) compute(part, Nothing());
-        else compute(part, each);
+        if (at + summed < inner) compute<TOTAL>(part, Nothing());
+        else compute<TOTAL>(part, each);
       }
 }
 
 // Products of rows, which both matrices are to be summed along: for a few rows of `a`, which are copied if they do not
 // lie so, cheaper than to turn `b` round.
-template <typename Each>
-void dots(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& other, const Each& each) {
+inline void dots(const Matrices& out, const Matrices& a, const Matrices& b) {
   static thread_local std::vector<float> room;
   const int64_t members = a.sizes[0], rows = a.sizes[1], inner = a.sizes[2], columns = b.sizes[2];
   room.resize(std::max<size_t>(room.size(), inner));
@@ -171,27 +190,12 @@ void dots(const Matrices& out, const Matrices& a, const Matrices& b, const Matri
         for (; at < inner; at++) sum += left[at] * right[at];
         to[column] = sum;
       }
-      if constexpr (!std::is_same_v<Each, Nothing>) {
-        const float* with = other.at(member, other.sizes[1] == 1 ? 0 : row, 0);
-        for (int64_t at = 0; at < columns; at += Vector::size()) {
-          const int64_t wide = std::min<int64_t>(Vector::size(), columns - at);
-          each(Vector::loadu(to + at, wide), Vector::loadu(with + at, wide)).store(to + at, wide);
-        }
-      }
     }
 }
 
 // out [member, row, column] = each(a [member, row, inner] b [member, inner, column], other [member, row or 1, column])
 //
 // The rows of `out` and `other` are contiguous, and a stride of rows or columns is 1 in `b`.
-template <typename Each = Nothing>
-void bmm(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& other, const Each& each = {}) {
-  if (a.sizes[1] <= FEW && b.strides[1] == 1) dots(out, a, b, other, each);
-  else multiply(out, a, b, other, each);
-}
-
-inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) { bmm(out, a, b, out); }
-
 template <size_t COUNT>
 Vector polynomial(const Vector& x, const float (&coefficients)[COUNT]) {  // by Horner's rule, the highest power first
   Vector value(coefficients[0]);
@@ -204,36 +208,43 @@ inline Vector tanh_of(const Vector& x) {
   return within * polynomial(square, NUMERATOR) / polynomial(square, DENOMINATOR);
 }
 
-// What follows is named as the operators are: see products.py.
+// What follows is named as the operators are: see products.py. Most graphs call few of them, and what is a template is
+// compiled when it is called.
 
-inline void bmm_relu(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias) {
-  bmm(out, a, b, bias, [](const Vector& x, const Vector& bias) { return at::vec::clamp_min(x + bias, Vector(0.f)); });
+inline void bmm(const Matrices& out, const Matrices& a, const Matrices& b) {
+  if (a.sizes[1] <= FEW && b.strides[1] == 1) dots(out, a, b);
+  else multiply(out, a, b, out, Nothing());
 }
 
-inline void bmm_tanh(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& bias) {
-  bmm(out, a, b, bias, [](const Vector& x, const Vector& bias) { return tanh_of(x + bias); });
+template <typename M>
+void bmm_relu(const M& out, const M& a, const M& b, const M& bias) {
+  multiply(out, a, b, bias, [](const Vector& x, const Vector& bias) {
+    return at::vec::clamp_min(x + bias, Vector(0.f));
+  });
 }
 
-inline void bmm_relu_backward(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& activated) {
-  bmm(out, a, b, activated, [](const Vector& slope, const Vector& activated) {
+template <typename M>
+void bmm_tanh(const M& out, const M& a, const M& b, const M& bias) {
+  multiply(out, a, b, bias, [](const Vector& x, const Vector& bias) { return tanh_of(x + bias); });
+}
+
+template <typename M>
+void bmm_relu_backward(const M& out, const M& a, const M& b, const M& activated) {
+  multiply(out, a, b, activated, [](const Vector& slope, const Vector& activated) {
     return Vector::blendv(slope, Vector(0.f), activated <= Vector(0.f));
   });
 }
 
-inline void bmm_tanh_backward(const Matrices& out, const Matrices& a, const Matrices& b, const Matrices& activated) {
-  bmm(out, a, b, activated, [](const Vector& slope, const Vector& activated) {
+template <typename M>
+void bmm_tanh_backward(const M& out, const M& a, const M& b, const M& activated) {
+  multiply(out, a, b, activated, [](const Vector& slope, const Vector& activated) {
     return slope * (Vector(1.f) - activated * activated);
   });
 }
 
-// Below the product, in one row more, the sums over the rows of `b`: their product with ones.
-inline void bmm_and_sum(const Matrices& out, const Matrices& a, const Matrices& b) {
-  static float one = 1.f;
-  Matrices sums = out, ones = a;
-  sums.data = out.at(0, a.sizes[1], 0);
-  ones.data = &one, ones.sizes[1] = 1, ones.strides = {0, 0, 0};
-  bmm(out, a, b);
-  bmm(sums, ones, b);
+template <typename M>
+void bmm_and_sum(const M& out, const M& a, const M& b) {
+  multiply<true>(out, a, b, out, Nothing());
 }
 
 }  // namespace gumbelrl
