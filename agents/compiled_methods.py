@@ -28,6 +28,7 @@ from gumbelrl.agents.held_state import Place, tensors_of
 from gumbelrl.agents.loops import Call, Loop, Take
 from gumbelrl.agents.networks import FlatParameters
 from gumbelrl.agents.optimisers import Optimiser
+from gumbelrl.agents.rational_tanh import write_out_tanh
 from gumbelrl.envs.programs import Program, program, write_into
 
 OPTIONS: dict[str, Any] = {
@@ -216,6 +217,7 @@ def _compiled(
                 graph.graph.erase_node(node)
         with mode:
             fuse_layers(graph)
+            write_out_tanh(graph)
         settle(graph)
         places = write_into(graph, {}) if in_place else []
         graph.recompile()

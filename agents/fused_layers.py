@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from gumbelrl.agents import products
-from gumbelrl.agents.rational_tanh import tanh
 
 aten = torch.ops.aten
 
@@ -26,24 +24,23 @@ BACKWARD = {aten.threshold_backward.default: "bmm_relu_backward", aten.tanh_back
 
 
 def fuse_layers(graph: GraphModule) -> None:
-    """Put a product and what its layer does with it into one operator each, and the rest of the `tanh` in another form.
+    """Put a product and what its layer does with it into one operator each.
 
     Args:
         graph: with the products of `decompositions.on_cpu`, and values for its nodes.
     """
-    if any(_is_product(node) for node in graph.graph.nodes):  # which are float32 on a CPU then
-        _drop_aliases(graph)
-        for node in list(graph.graph.nodes):
-            if node.target in FORWARD:
-                _fuse_forward(graph, node)
-            elif node.target in BACKWARD:
-                _fuse_backward(graph, node)
-            elif node.target == aten.silu.default:
-                _fuse_normalised(graph, node)
-        for node in graph.graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
-            _fuse_sum(graph, node)
-    for node in graph.graph.find_nodes(op="call_function", target=aten.tanh.default):
-        _write_out(graph, node)
+    if not any(_is_product(node) for node in graph.graph.nodes):  # which are float32 on a CPU
+        return
+    _drop_aliases(graph)
+    for node in list(graph.graph.nodes):
+        if node.target in FORWARD:
+            _fuse_forward(graph, node)
+        elif node.target in BACKWARD:
+            _fuse_backward(graph, node)
+        elif node.target == aten.silu.default:
+            _fuse_normalised(graph, node)
+    for node in graph.graph.find_nodes(op="call_function", target=aten.sum.dim_IntList):
+        _fuse_sum(graph, node)
 
 
 def _drop_aliases(graph: GraphModule) -> None:
@@ -209,16 +206,3 @@ def _take_part(graph: GraphModule, whole: Node, part: tuple[int, int, int], node
 def _remove(graph: GraphModule, *nodes: Node) -> None:
     for node in nodes:
         graph.graph.erase_node(node)
-
-
-def _write_out(graph: GraphModule, node: Any) -> None:
-    """Have arithmetic in the place of a `tanh`."""
-    (argument,) = node.args
-    if argument.meta["val"].dtype != torch.float32 or argument.meta["val"].device.type != "cpu":
-        return
-    arithmetic = make_fx(tanh)(argument.meta["val"])
-    (given,) = arithmetic.graph.find_nodes(op="placeholder")
-    with graph.graph.inserting_before(node):
-        value = graph.graph.graph_copy(arithmetic.graph, {given: argument})
-    node.replace_all_uses_with(value)
-    graph.graph.erase_node(node)

@@ -5,7 +5,12 @@ By Eigen's `generic_fast_tanh_float`: x P(x²) / Q(x²) within ±LARGEST, where 
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
 LARGEST = 7.90531110763549805
 
@@ -30,6 +35,21 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
     for coefficient in coefficients[2:]:
         value = value * x + coefficient
     return value
+
+
+def write_out_tanh(graph: GraphModule) -> None:
+    """Have this arithmetic in the place of each `tanh` of float32 numbers on a CPU; nodes have values."""
+    node: Any
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.tanh.default):
+        (argument,) = node.args
+        value = argument.meta["val"]
+        if value.dtype != torch.float32 or value.device.type != "cpu":
+            continue
+        arithmetic = make_fx(tanh)(value)
+        (given,) = arithmetic.graph.find_nodes(op="placeholder")
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.graph_copy(arithmetic.graph, {given: argument}))
+        graph.graph.erase_node(node)
 
 
 def tanh_in_cpp() -> str:
