@@ -12,8 +12,9 @@ COMPILE_MODES = ("auto", "off", "on")
 WORTH_COMPILING = 15_000
 """Optimiser steps of a run from which on `auto` compiles. With an empty cache compiling takes 9 to 32 s of one core of
 an EPYC, and an optimiser step with its share of the rollout then 1.8 to 3.4 ms less (benchmarks/compiled.py, one
-member, but for PPO's minibatches of few rows): it pays from 5,000 to 10,000 steps on, and later where compiling is slower. What
-was compiled once is on the disk (inductor's cache) and takes less; but equal runs have to decide alike."""
+member, but for PPO's minibatches of few rows): it pays from 5,000 to 10,000 steps on, and later where
+compiling is slower. What was compiled once is on the disk (inductor's cache) and takes less; but equal runs have to
+decide alike."""
 
 
 def compiles(mode: str, trainer: Any) -> bool:
