@@ -1,7 +1,7 @@
 """Products of float32 matrices in graphs that a CPU computes, and what networks do with them, by kernels of our own.
 
 `torch.bmm` asks MKL, which copies both matrices into an order of its own before it multiplies. These kernels take them
-as they lie, and need half of its time for 4 × 64 × 64 and four fifths for 256 × 64 × 64 (benchmarks/products.py).
+as they lie, and need two fifths of its time for 4 × 64 × 64 and four fifths for 256 × 64 × 64 (benchmarks/products.py).
 What a network does with a product is done while it is in registers or the nearest cache: see `fused_layers.py`, which
 puts these operators into graphs.
 """
